@@ -1,0 +1,211 @@
+"""LanguageModel: any Hugging Face causal language model seen as "score these nodes".
+
+No copies of modelling code: a pass hands the model a 4-D mask, explicit position ids and a `SlotCache`, which
+together give exact tree attention. Targets and assistants are both read through this class; it never changes
+the model, its config or its generation config.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from anydraft.cache import SlotCache, bucket
+from anydraft.errors import UnsupportedModel
+
+Nodes = tuple[Sequence[int], Sequence[int]]
+"""New nodes of one row: token ids, and parents as indices into the row's tail (-1 = end of the prefix)."""
+
+PREFILL_CHUNK = 512
+ATTENTION_KINDS = {"full_attention", "sliding_attention"}
+
+
+class LanguageModel:
+    """Scores nodes of token trees with one forward pass.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode or not (it is called under
+            `inference_mode`; dropout must be off, so a model in training mode is refused).
+        fixed_width: when given, every pass has exactly this many nodes per row and a key span in whole buckets,
+            so that floating point results do not depend on how many tokens were drafted.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, fixed_width: int | None = None) -> None:
+        _refuse_unsupported(model)
+        self.model = model
+        self.fixed_width = fixed_width
+        self.text_config = model.config.get_text_config()
+        self.vocab_size = int(self.text_config.vocab_size)
+        self.dtype = model.dtype
+        self.kinds = _mask_kinds(self.text_config)
+        self.window = int(getattr(self.text_config, "sliding_window", None) or 0)
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_keep = "logits_to_keep" in parameters
+        self._minimum = torch.finfo(self.dtype).min
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in and logits come out."""
+        embedding = self.model.get_input_embeddings()
+        return cast(torch.device, next(embedding.parameters()).device)
+
+    @property
+    def context_length(self) -> int:
+        """Positions that the model was made for; very large when its config does not say."""
+        config = self.text_config
+        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
+            if getattr(config, name, None):
+                return int(getattr(config, name))
+        return 1 << 30
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the model, tied ones counted once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def new_cache(self, rows: int, slots: int = 1) -> SlotCache:
+        """An empty cache with room for `slots` tokens a row."""
+        return SlotCache(rows, slots)
+
+    def prefill(self, cache: SlotCache, row: int, tokens: Sequence[int]) -> None:
+        """Append committed tokens to one row of the cache, in chunks."""
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            chunk = tokens[start : start + PREFILL_CHUNK]
+            self._pass(cache, [chain(chunk)], row=row, keep=1, width=len(chunk))
+            cache.advance(row, len(chunk))
+
+    def score(self, cache: SlotCache, nodes: Sequence[Nodes], *, row: int | None = None) -> torch.Tensor:
+        """Append nodes to the tails of the cache's rows (or of one row) and score them in one pass.
+
+        Returns:
+            (rows, width, vocab) logits in the model's dtype; node i of a row is at [row, i], what lies behind
+            its last new node is padding.
+        """
+        width = max((len(tokens) for tokens, _ in nodes), default=0)
+        if width == 0:
+            raise ValueError("a pass needs at least one node in one row")
+        if self.fixed_width is not None:
+            if width > self.fixed_width:
+                raise ValueError(f"a pass of {width} nodes does not fit the fixed width {self.fixed_width}")
+            width = self.fixed_width
+        return self._pass(cache, nodes, row=row, keep=None, width=width)
+
+    @torch.inference_mode()
+    def _pass(
+        self, cache: SlotCache, nodes: Sequence[Nodes], *, row: int | None, keep: int | None, width: int
+    ) -> torch.Tensor:
+        rows = range(cache.num_rows) if row is None else [row]
+        starts = []
+        for r, (tokens, parents) in zip(rows, nodes, strict=True):
+            starts.append(cache.lengths[r] + len(cache.tails[r]))
+            if tokens:
+                cache.append(r, parents)
+        span = max(starts) + width
+        if self.fixed_width is not None:
+            span = bucket(span)
+        cache.reserve(span)
+        cache.plan(row, starts, width, span)
+        ids = np.zeros((len(starts), width), dtype=np.int64)
+        positions = np.zeros((len(starts), width), dtype=np.int64)
+        for i, (r, (tokens, _)) in enumerate(zip(rows, nodes, strict=True)):
+            n = len(tokens)
+            ids[i, :n] = tokens
+            positions[i, :n] = cache.depths[r][len(cache.depths[r]) - n :] if n else 0
+            positions[i] += cache.lengths[r]
+        device = self.device
+        arguments: dict[str, Any] = {"logits_to_keep": keep} if keep is not None and self._takes_keep else {}
+        output = self.model(
+            input_ids=torch.from_numpy(ids).to(device),
+            position_ids=torch.from_numpy(positions).to(device),
+            attention_mask=self._masks(cache, rows, [len(tokens) for tokens, _ in nodes], starts, width, span),
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+            **arguments,
+        )
+        return cast(torch.Tensor, output.logits)
+
+    def _masks(
+        self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], starts: list[int], width: int, span: int
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Additive masks (rows, 1, width, span): each node sees its row's prefix, its ancestors and itself."""
+        seen = np.zeros((len(starts), 1, width, span), dtype=np.bool_)
+        windowed = "sliding_attention" in self.kinds and 0 < self.window < span
+        near = np.zeros_like(seen) if windowed else seen
+        for i, (r, n, start) in enumerate(zip(rows, counts, starts, strict=True)):
+            length = cache.lengths[r]
+            tail = len(cache.tails[r])
+            seen[i, 0, :n, :length] = True
+            if n:
+                seen[i, 0, :n, length : length + tail] = cache.visible[r][tail - n :]
+            padding = np.arange(n, width)
+            seen[i, 0, padding, start + padding] = True
+            if windowed:
+                depths = np.asarray(cache.depths[r], dtype=np.int64)
+                keys = np.zeros(span, dtype=np.int64)
+                keys[:length] = np.arange(length)
+                keys[length : length + tail] = length + depths
+                queries = length + depths[tail - n :]
+                near[i, 0, :n] = seen[i, 0, :n] & (queries[:, None] - keys[None] < self.window)
+                near[i, 0, n:] = seen[i, 0, n:]
+        full = self._additive(seen)
+        if len(self.kinds) == 1:
+            return self._additive(near) if windowed else full
+        return {kind: self._additive(near) if windowed and kind == "sliding_attention" else full for kind in self.kinds}
+
+    def _additive(self, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> torch.Tensor:
+        mask = torch.zeros(seen.shape, dtype=self.dtype)
+        mask.masked_fill_(torch.from_numpy(~seen), self._minimum)
+        return mask.to(self.device)
+
+
+def chain(tokens: Sequence[int], start: int = 0) -> Nodes:
+    """Nodes of a chain: the first continues tail node `start - 1` (-1 = the prefix)."""
+    return tokens, range(start - 1, start + len(tokens) - 1)
+
+
+def _mask_kinds(config: Any) -> list[str]:
+    """Kinds of attention layers, in the words of transformers."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types:
+        kinds = sorted(set(layer_types))
+        unknown = [kind for kind in kinds if kind not in ATTENTION_KINDS]
+        if unknown:
+            raise UnsupportedModel(
+                f"layers of kind {', '.join(map(repr, unknown))} keep a state that cannot be rolled back after a "
+                "rejected draft; anydraft needs attention layers (full or sliding). Use the model without anydraft."
+            )
+        return kinds
+    return ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
+
+
+def _refuse_unsupported(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModel(f"expected a model of transformers (PreTrainedModel), got {name}")
+    if model.config.is_encoder_decoder:
+        raise UnsupportedModel(f"{name} is an encoder-decoder; anydraft decodes causal (decoder-only) models")
+    parameters = inspect.signature(model.forward).parameters
+    if getattr(model, "_is_stateful", False) or "past_key_values" not in parameters:
+        raise UnsupportedModel(
+            f"{name} keeps a recurrent state instead of a key-value cache, which cannot be rolled back after a "
+            "rejected draft; anydraft needs an attention model"
+        )
+    if "position_ids" not in parameters:
+        raise UnsupportedModel(
+            f"{name} takes no position ids (positions come from a 2-D mask, as with alibi), so a tree of drafts "
+            "cannot be scored; use another target"
+        )
+    if model.training:
+        raise UnsupportedModel(f"{name} is in training mode, where dropout is random; call model.eval() first")
+    implementation = getattr(model.config, "_attn_implementation", None)
+    if implementation not in (None, "sdpa", "eager"):
+        raise UnsupportedModel(
+            f"attention implementation {implementation!r} takes no 4-D masks; load the model with "
+            "attn_implementation='sdpa' (or 'eager')"
+        )

@@ -1,0 +1,103 @@
+"""Shared noise: Gumbel variables that are a pure function of (seed, position, token).
+
+Drawing from p is taking argmax(log p + g) with g i.i.d. Gumbel. With g fixed by (seed, position, token) the
+target's choice depends on nothing a drafter did, so any draft is lossless by construction, and a drafter that
+adds the *same* g to its own scores agrees with the target far more often than one that draws by itself
+(drafter-invariant speculative decoding, arXiv 2408.07978).
+
+Guarantees: the same numbers for one token as for the whole vocabulary, on every device up to the rounding of
+`log`; position = index of the new token in its request, so batches and restarts do not matter.
+The generator is a counter-based 32-bit integer hash (two rounds of the "lowbias32" mixer) in torch operations,
+so that it runs where the logits are. It does *not* aim at cryptographic quality.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+_MASK = 0xFFFFFFFF
+_M1, _M2 = 0x7FEB352D, 0x846CA68B
+
+
+def _signed(word: int) -> int:
+    word &= _MASK
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+def mix64(*words: int) -> int:
+    """Hash integers of any size into one 64-bit key (splitmix64 finaliser, order matters)."""
+    state = 0x9E3779B97F4A7C15
+    for word in words:
+        while True:
+            state = (state ^ (word & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+            state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+            state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+            state ^= state >> 31
+            word = abs(word) >> 64
+            if word == 0:
+                break
+    return state
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """Permute 32-bit words in place ("lowbias32"); `>>` is arithmetic on int32, hence the masks."""
+    x ^= (x >> 16) & 0xFFFF
+    x *= _M1
+    x ^= (x >> 15) & 0x1FFFF
+    x *= _signed(_M2)
+    x ^= (x >> 16) & 0xFFFF
+    return x
+
+
+def uniform(key: int, index: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers in (0, 1), float64, one per entry of `index` (int32, any shape)."""
+    x = index * _signed(0x9E3779B1)
+    x ^= _signed(key)
+    _mixed(x)
+    x ^= _signed(key >> 32)
+    _mixed(x)
+    bits = x.to(torch.float64)
+    bits += 2147483648.5
+    return bits.mul_(1.0 / 4294967296.0)
+
+
+@lru_cache(maxsize=16)
+def _arange(size: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(size, dtype=torch.int32, device=device)
+
+
+class Noise:
+    """The Gumbel noise of one sequence: `noise.at(position)` is a float32 vector over the target's vocabulary.
+
+    Vectors are made once per position and kept while the position is near (a draft and its verification use
+    the same ones); memory is bounded by `KEEP` vectors.
+    """
+
+    KEEP = 96
+
+    def __init__(self, seed: int, vocab_size: int, device: torch.device | str = "cpu") -> None:
+        self.seed = seed
+        self.vocab_size = vocab_size
+        self.device = torch.device(device)
+        self._vectors: dict[int, torch.Tensor] = {}
+
+    def at(self, position: int) -> torch.Tensor:
+        """Gumbel noise of all tokens at a position, (vocab,) float32 on the noise's device."""
+        vector = self._vectors.get(position)
+        if vector is None:
+            while len(self._vectors) >= self.KEEP:
+                del self._vectors[min(self._vectors)]
+            vector = gumbel(mix64(self.seed, position), _arange(self.vocab_size, self.device))
+            self._vectors[position] = vector
+        return vector
+
+    def own(self, position: int, size: int, stream: int = 1) -> torch.Tensor:
+        """Noise for `size` tokens that have no counterpart in the target's vocabulary, (size,) float32."""
+        return gumbel(mix64(self.seed, position, stream, 0x0D0), _arange(size, self.device))
+
+
+def gumbel(key: int, index: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel variables -log(-log u), float32, one per entry of `index` (int32)."""
+    return uniform(key, index).log_().neg_().log_().neg_().to(torch.float32)

@@ -1,0 +1,211 @@
+"""Drafts as trees: tokens and parents, parents first. `grow()` is the one routine that expands them.
+
+A `DraftTree` is a pure value; the mask, the depths and the paths follow from the parents. A chain is a tree of
+width one. `from_beams` merges equal prefixes (the "dynamic tree attention" of ReDrafter, arXiv 2403.09919);
+`grow` keeps the best nodes by cumulative score (the dynamic tree of EAGLE-2, arXiv 2406.16858), closed under
+ancestors.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from anydraft.errors import DraftError
+
+
+@dataclass(frozen=True)
+class DraftTree:
+    """Proposed tokens of one row.
+
+    Args:
+        tokens: token ids in the target's vocabulary, length n.
+        parents: index of each node's parent, -1 for the root (the last committed token); a parent comes
+            before its children.
+        scores: cumulative log scores (estimated log probability that the node is kept), optional.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    scores: tuple[float, ...] | None = field(default=None, compare=False)
+
+    EMPTY: ClassVar[DraftTree]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.parents):
+            raise DraftError(f"a draft of {len(self.tokens)} tokens needs as many parents, got {len(self.parents)}")
+        for node, parent in enumerate(self.parents):
+            if not -1 <= parent < node:
+                raise DraftError(f"parents come before their children, got parent {parent} for node {node}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """Depth of each node; children of the root have depth 1."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent < 0 else depths[parent] + 1)
+        return tuple(depths)
+
+    @cached_property
+    def children(self) -> dict[int, dict[int, int]]:
+        """For each node (-1 = root) its children as {token: node}; of equal siblings the first counts."""
+        found: dict[int, dict[int, int]] = {}
+        for node, (token, parent) in enumerate(zip(self.tokens, self.parents, strict=True)):
+            found.setdefault(parent, {}).setdefault(token, node)
+        return found
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every node continues the one before it."""
+        return all(parent == node - 1 for node, parent in enumerate(self.parents))
+
+    @property
+    def depth(self) -> int:
+        """Length of the longest path."""
+        return max(self.depths, default=0)
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from the root's child down to `node`."""
+        nodes = []
+        while node >= 0:
+            nodes.append(node)
+            node = self.parents[node]
+        return nodes[::-1]
+
+    def ancestors(self) -> npt.NDArray[np.bool_]:
+        """(n, n) matrix: entry (i, j) says whether node i sees node j (itself and its ancestors)."""
+        return visibility(self.parents)
+
+    def cut(self, depth: int) -> DraftTree:
+        """The nodes of depth at most `depth`."""
+        if self.depth <= depth:
+            return self
+        return self.keep([node for node, d in enumerate(self.depths) if d <= depth])
+
+    def keep(self, nodes: Iterable[int]) -> DraftTree:
+        """The subtree of the given nodes (ascending, closed under ancestors)."""
+        new: dict[int, int] = {-1: -1}
+        tokens, parents, scores = [], [], []
+        for node in nodes:
+            new[node] = len(tokens)
+            tokens.append(self.tokens[node])
+            parents.append(new[self.parents[node]])
+            if self.scores is not None:
+                scores.append(self.scores[node])
+        return DraftTree(tuple(tokens), tuple(parents), None if self.scores is None else tuple(scores))
+
+    @classmethod
+    def chain(cls, tokens: Sequence[int]) -> DraftTree:
+        """A tree of one path."""
+        return cls(tuple(tokens), tuple(range(-1, len(tokens) - 1)))
+
+    @classmethod
+    def from_beams(cls, beams: Iterable[Sequence[int]]) -> DraftTree:
+        """Merge beams (token sequences) that share prefixes into one tree; the first beam comes first."""
+        index: dict[tuple[int, int], int] = {}
+        tokens: list[int] = []
+        parents: list[int] = []
+        for beam in beams:
+            node = -1
+            for token in beam:
+                key = (node, token)
+                if key not in index:
+                    index[key] = len(tokens)
+                    tokens.append(token)
+                    parents.append(node)
+                node = index[key]
+        return cls(tuple(tokens), tuple(parents))
+
+
+DraftTree.EMPTY = DraftTree()
+
+
+def visibility(parents: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Ancestor matrix (n, n) of a list of parents; the diagonal is true."""
+    n = len(parents)
+    matrix = np.zeros((n, n), dtype=np.bool_)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            matrix[node] = matrix[parent]
+        matrix[node, node] = True
+    return matrix
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far `grow` may go: levels, nodes expanded per level, nodes kept, and when a level no longer pays.
+
+    `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it.
+    """
+
+    depth: int
+    width: int = 1
+    nodes: int = 64
+    min_mass: float = 0.0
+
+
+@dataclass
+class Growth:
+    """A tree while it grows: parallel lists over all candidates seen, parents first."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    final: list[bool] = field(default_factory=list)
+
+    def best(self, nodes: int) -> list[int]:
+        """Indices (ascending) of the best `nodes` candidates by score: closed under ancestors, ties to the elder."""
+        if len(self.tokens) <= nodes:
+            return list(range(len(self.tokens)))
+        order = sorted(range(len(self.tokens)), key=lambda node: (-self.scores[node], node))
+        return sorted(order[:nodes])
+
+    def tree(self, nodes: int) -> DraftTree:
+        """The best `nodes` nodes as a tree, likeliest chain first among siblings of one parent."""
+        whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores))
+        return whole.keep(self.best(nodes))
+
+
+Children = Sequence[tuple[int, float, bool]]
+"""Children of one node, best first: (token, log score given its parent, whether it ends the draft)."""
+
+
+def grow(bounds: Bounds) -> Generator[list[int], list[Children], Growth]:
+    """Expand a tree level by level; the caller scores.
+
+    A generator, so that many rows can grow in lockstep with one batched model pass per level. It yields the
+    nodes to expand (indices into the growth, -1 = root), expects their children in the same order, and returns
+    the `Growth`. Scores of children must not be positive, so that no child beats its parent.
+    """
+    growth = Growth()
+    frontier = [-1]
+    for _ in range(bounds.depth):
+        fresh: list[int] = []
+        for parent, children in zip(frontier, (yield frontier), strict=True):
+            base = growth.scores[parent] if parent >= 0 else 0.0
+            for token, score, final in children:
+                fresh.append(len(growth.tokens))
+                growth.tokens.append(token)
+                growth.parents.append(parent)
+                growth.scores.append(base + min(score, 0.0))
+                growth.final.append(final)
+        open_nodes = [node for node in fresh if not growth.final[node]]
+        frontier = heapq.nlargest(bounds.width, open_nodes, key=lambda node: (growth.scores[node], -node))
+        if not frontier:
+            break
+        if len(growth.tokens) > bounds.nodes:
+            # A node outside the best `nodes` is never verified, and neither are its children.
+            least = heapq.nlargest(bounds.nodes, growth.scores)[-1]
+            frontier = [node for node in frontier if growth.scores[node] >= least]
+        if not frontier or sum(np.exp(growth.scores[node]) for node in frontier) < bounds.min_mass:
+            break
+    return growth
