@@ -1,0 +1,189 @@
+"""Reading a tokenizer: its specification as data, its alphabet, its special tokens, and private plain copies.
+
+Guarantees: the tokenizer handed in is only read (its JSON is taken, once); what encodes here is a copy that
+adds no special tokens, finds none in the text, neither truncates nor pads, and drops nothing. Unicode
+normalisation is removed from the copy where the vocabulary can express every byte: it changes prompts, never
+what a token id means. Does not do: tables (token_bytes.py), spans (encoder.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from anydraft.errors import TokenizerMismatch
+
+SPACE_SIGN = "▁"  # SentencePiece's sign for a space
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# Bytes that occur in UTF-8 text; 0xC0, 0xC1 and 0xF5 to 0xFF never do.
+TEXT_BYTES = frozenset(range(0xF5)) - {0xC0, 0xC1}
+
+Style = Literal["byte-level", "sentencepiece", "wordpiece", "plain"]
+
+
+def _alphabet() -> dict[str, int]:
+    """The byte-level alphabet of GPT-2: printable characters as they are, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+ALPHABET = _alphabet()
+LETTER_OF_BYTE = tuple(sorted(ALPHABET, key=lambda letter: ALPHABET[letter]))
+
+
+def components(node: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """A normalizer, pre-tokenizer or decoder as a flat sequence of its parts."""
+    if node is None:
+        return
+    parts = next((node[key] for key in ("normalizers", "pretokenizers", "decoders") if key in node), None)
+    if parts is None:
+        yield node
+        return
+    for part in parts:
+        yield from components(part)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One tokenizer as data.
+
+    Args:
+        spec: the tokenizer's JSON; not to be modified.
+        special: ids of special tokens (they control, they write no text).
+    """
+
+    spec: dict[str, Any]
+    special: frozenset[int]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Backend:
+        """Read a transformers tokenizer or a `tokenizers.Tokenizer`; TokenizerMismatch for anything else."""
+        if isinstance(tokenizer, Backend):
+            return tokenizer
+        raw = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not hasattr(raw, "to_str"):
+            raw = _convert(tokenizer)
+        spec: dict[str, Any] = json.loads(raw.to_str())
+        added = spec.get("added_tokens") or []
+        roles = set(getattr(tokenizer, "all_special_ids", None) or [])
+        special = {t["id"] for t in added if t["special"] or t["id"] in roles}
+        unknown = spec["model"].get("unk_token")
+        if isinstance(unknown, str):
+            special |= {i for i in [raw.token_to_id(unknown)] if i is not None}
+        elif spec["model"].get("unk_id") is not None:
+            special.add(int(spec["model"]["unk_id"]))
+        # Byte-fallback tokens are flagged special by some tokenizers, yet they write a byte.
+        bytes_ = {t["id"] for t in added if BYTE_TOKEN.fullmatch(t["content"])}
+        return cls(spec, frozenset(special - bytes_))
+
+    @cached_property
+    def strings(self) -> dict[int, str]:
+        """Token strings as the tokenizer's file spells them, added tokens included."""
+        vocabulary = self.spec["model"].get("vocab") or {}
+        if isinstance(vocabulary, dict):
+            strings = {i: token for token, i in vocabulary.items()}
+        else:  # Unigram: a list of (piece, score)
+            strings = {i: piece for i, (piece, _) in enumerate(vocabulary)}
+        return strings | {t["id"]: t["content"] for t in self.spec.get("added_tokens") or []}
+
+    @cached_property
+    def style(self) -> Style:
+        """How token strings stand for bytes."""
+        parts = [p for k in ("normalizer", "pre_tokenizer", "decoder") for p in components(self.spec.get(k))]
+        kinds = {part["type"] for part in parts}
+        if "ByteLevel" in kinds:
+            return "byte-level"
+        if self.spec["model"].get("type") == "WordPiece" or "WordPiece" in kinds:
+            return "wordpiece"
+        if kinds & {"Metaspace", "ByteFallback"} or any(
+            SPACE_SIGN in json.dumps(p, ensure_ascii=False) for p in parts
+        ):
+            return "sentencepiece"
+        return "plain"
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every byte of any text can be written by a token of its own."""
+        strings = set(self.strings.values())
+        if self.style == "byte-level":
+            return all(LETTER_OF_BYTE[byte] in strings for byte in TEXT_BYTES)
+        return self.style == "sentencepiece" and all(f"<0x{byte:02X}>" in strings for byte in TEXT_BYTES)
+
+    @cached_property
+    def splits(self) -> bool:
+        """Whether text is cut into words before merging, by rules that may look at neighbours."""
+        kinds = list(components(self.spec.get("pre_tokenizer")))
+        return not self.complete or any(
+            not (
+                part["type"] == "Metaspace"
+                or (part["type"] == "ByteLevel" and part.get("use_regex") is False)
+            )
+            for part in kinds
+        )
+
+    @property
+    def unknown(self) -> int | None:
+        """Id of the token that stands for text outside of the vocabulary, if there is one."""
+        name, index = self.spec["model"].get("unk_token"), self.spec["model"].get("unk_id")
+        if isinstance(name, str):
+            return next((i for i, token in self.strings.items() if token == name), None)
+        return None if index is None else int(index)
+
+    def plain_copy(self, *, opening: bool = False) -> Tokenizer:
+        """A private tokenizer for text only.
+
+        Args:
+            opening: keep the tokenizer's own space before the first word, as when it encodes a prompt.
+        """
+        spec = {key: value for key, value in self.spec.items() if key != "model"}
+        spec = copy.deepcopy(spec) | {"truncation": None, "padding": None, "post_processor": None}
+        model = dict(self.spec["model"])
+        if "dropout" in model:
+            model["dropout"] = None
+        if "byte_fallback" in model and self.style == "sentencepiece" and self.complete:
+            model["byte_fallback"] = True
+        keep = [part for part in components(spec.get("normalizer")) if self._keeps(part, opening)]
+        spec["normalizer"] = {"type": "Sequence", "normalizers": keep} if keep else None
+        if not opening:
+            for part in components(spec.get("pre_tokenizer")):
+                if part["type"] == "Metaspace":
+                    part.pop("add_prefix_space", None)
+                    part["prepend_scheme"] = "never"
+                elif part["type"] == "ByteLevel":
+                    part["add_prefix_space"] = False
+        for token in spec.get("added_tokens") or []:
+            token["special"] = token["special"] or token["id"] in self.special
+            token["lstrip"] = token["rstrip"] = False
+        result = Tokenizer.from_str(json.dumps(spec | {"model": model}))
+        result.encode_special_tokens = True
+        return result
+
+    def _keeps(self, part: dict[str, Any], opening: bool) -> bool:
+        """Whether a normalizer stays in the private copy."""
+        if part["type"] == "Prepend":
+            return opening
+        if not self.complete:
+            return part["type"] != "Strip"
+        return part == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_SIGN}
+
+
+def _convert(tokenizer: Any) -> Tokenizer:
+    """The fast twin of a slow transformers tokenizer; TokenizerMismatch where there is none."""
+    try:
+        from transformers.convert_slow_tokenizer import convert_slow_tokenizer
+
+        result: Tokenizer = convert_slow_tokenizer(tokenizer)
+        return result
+    except Exception as error:
+        raise TokenizerMismatch(
+            f"{type(tokenizer).__name__} cannot be read as a table of bytes ({error}); pass a fast tokenizer "
+            "(use_fast=True) or a tokenizers.Tokenizer"
+        ) from error

@@ -1,0 +1,238 @@
+"""Encoding bytes from the middle of a text: token ids with the bytes that each of them covers.
+
+`PlainEncoder` encodes a *continuation*: no BOS, no space of the tokenizer's own before the first word, no
+special tokens found in the text. It takes bytes, because a token may end inside a character: valid UTF-8 goes
+through the tokenizer, other bytes through byte tokens. Where the vocabulary can express every byte, joining
+the tokens' bytes gives the data back exactly; elsewhere the spans say what each token stands for, and no
+input raises.
+
+`safe_boundary` finds the places where text can be cut without changing its encoding, so that a growing text
+is encoded again only from the last of them. Two things have to hold: no token contains the two bytes on
+either side (merging is local, so it cannot cross), and the rules that cut text into words certainly cut
+there.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from anydraft.text.backend import LETTER_OF_BYTE, SPACE_SIGN, Backend
+from anydraft.text.token_bytes import TokenBytes
+
+_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_WORD = _LETTERS | frozenset(b"0123456789")
+_BREAKS = frozenset(b"\t\n\v\f\r")
+# Not ' (contractions), _ (a word character in some rules) and - (inside words in some).
+_MARKS = frozenset(b'!"#$%&()*+,./:;<=>?@[\\]^`{|}~')
+_WIDE_SPACES = tuple(
+    chr(c).encode()
+    for c in [0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
+)
+_SIGN = SPACE_SIGN.encode()
+_CACHED_BYTES = 96  # longer texts do not come back
+_CACHED_TEXTS = 4096
+
+
+class Encoding(NamedTuple):
+    """Tokens of a stretch of bytes.
+
+    Args:
+        ids: token ids.
+        ends: where each token's bytes end, ascending; a token starts where the one before ends.
+        pending: bytes at the end that no token covers, because the vocabulary cannot express them (yet).
+    """
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+    pending: bytes
+
+
+class PlainEncoder:
+    """Encodes continuations with a private copy of a tokenizer; the tokenizer itself is only read.
+
+    Args:
+        tokenizer: a fast transformers tokenizer or a `tokenizers.Tokenizer`.
+        table: its `TokenBytes`, if at hand.
+    """
+
+    def __init__(self, tokenizer: Any, table: TokenBytes | None = None) -> None:
+        self._backend = Backend.of(tokenizer)
+        self.table = TokenBytes.of(self._backend) if table is None else table
+        self._plain: Tokenizer = self._backend.plain_copy()
+        self._pieces = [piece or b"" for piece in self.table.table]
+        self._signed = self._backend.style == "sentencepiece"  # U+2581 in the text would be read as a space
+        self._cache: dict[bytes, Encoding] = {}
+
+    def encode(self, data: bytes) -> Encoding:
+        """Tokens of `data` as a continuation; their spans and `pending` cover it exactly."""
+        known = self._cache.get(data)
+        if known is None:
+            known = self._encode(data, self._plain)
+            if len(data) <= _CACHED_BYTES:
+                if len(self._cache) >= _CACHED_TEXTS:
+                    del self._cache[next(iter(self._cache))]
+                self._cache[data] = known
+        return known
+
+    def encode_opening(self, data: bytes) -> Encoding:
+        """Tokens of `data` as the start of a text, with the tokenizer's own space before it."""
+        return self._encode(data, self._opening)
+
+    def safe_boundary(self, data: bytes | bytearray, at: int, low: int = 0) -> int:
+        """The largest s <= at where text may be cut: encode(data) == encode(data[:s]) + encode(data[s:]).
+
+        This holds whatever follows `data` later, so the end of `data` itself is not safe: the next byte is
+        unknown. Offset 0 is always safe. Offsets below `low` are not looked at; `low` is returned if none is
+        found above.
+        """
+        safe = self._safe
+        right = len(data)
+        s = min(at, right - 1)
+        while s > low:
+            verdict = safe[data[s - 1] << 8 | data[s]]
+            if verdict == 1 or (verdict == 2 and not data.endswith(_WIDE_SPACES, max(0, s - 3), s)):
+                return s
+            s -= 1
+        return min(low, at)
+
+    @cached_property
+    def _opening(self) -> Tokenizer:
+        return self._backend.plain_copy(opening=True)
+
+    @cached_property
+    def _safe(self) -> bytes:
+        """Per pair of bytes: 0 never, 1 safe, 2 safe unless the left one ends a wide space. 65536 entries."""
+        left, right = np.divmod(np.arange(65536), 256)
+
+        def among(side: np.ndarray[Any, Any], members: frozenset[int]) -> np.ndarray[Any, Any]:
+            return np.isin(side, list(members))
+
+        verdict = (right & 0xC0 != 0x80).astype(np.uint8)  # a character starts here
+        if self._backend.splits:
+            words = _WORD if self._backend.complete else _WORD & {b[0] for b in self.table.ids if len(b) == 1}
+            cut = among(left, words) & ((right == 0x20) | among(right, _BREAKS))
+            if self._backend.complete:
+                cut |= (right == 0x20) & (left > 0x20)
+                cut |= among(left, _LETTERS) & among(right, _MARKS)
+            verdict *= cut
+            verdict[(left >= 0x80) & (verdict == 1)] = 2
+        verdict[self.table.pairs().reshape(-1)] = 0
+        return bytes(verdict)
+
+    def _encode(self, data: bytes, tokenizer: Tokenizer) -> Encoding:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            return self._encode_runs(data, tokenizer)
+        if self._signed and _SIGN in data:
+            return self._encode_runs(data, tokenizer)
+        ids, ends = self._encode_text(text, data, tokenizer)
+        covered = ends[-1] if ends else 0
+        return Encoding(tuple(ids), tuple(ends), data[covered:])
+
+    def _encode_text(self, text: str, data: bytes, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+        """Tokens of valid text and where their bytes end."""
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        pieces = self._pieces
+        own = [pieces[i] for i in ids]
+        written = b"".join(own)
+        if written == data:
+            return ids, list(accumulate(map(len, own)))
+        if tokenizer is not self._plain and written == b" " + data:
+            return ids, [end - 1 for end in accumulate(map(len, own))]
+        # Normalised, unknown or dropped text: the spans are those that the tokenizer reports.
+        if tokenizer is not self._plain and not ids:
+            return ids, []
+        marks = [0, *accumulate(len(character.encode()) for character in text)]
+        ends = list(accumulate((marks[end] for _, end in encoding.offsets), max))
+        return ids, ends
+
+    def _encode_runs(self, data: bytes, tokenizer: Tokenizer) -> Encoding:
+        """Text that is not all valid UTF-8, or contains a literal space sign, run by run."""
+        ids: list[int] = []
+        ends: list[int] = []
+        covered = 0
+        for start, end, valid in _runs(data, self._signed):
+            if valid:
+                opening = tokenizer if start == 0 else self._plain
+                new, offsets = self._encode_text(data[start:end].decode(), data[start:end], opening)
+            else:
+                new, offsets = self._encode_raw(data[start:end], end == len(data))
+            ids += new
+            ends += [start + offset for offset in offsets]
+            covered = ends[-1] if ends else 0
+        return Encoding(tuple(ids), tuple(ends), data[covered:])
+
+    def _encode_raw(self, data: bytes, last: bool) -> tuple[list[int], list[int]]:
+        """Bytes that are no characters: merged byte tokens; else the unknown token, or nothing.
+
+        The beginning of a character at the very end is left out if it cannot be written: the whole may be.
+        """
+        byte_ids = self.table.byte_ids
+        missing = [at for at, byte in enumerate(data) if byte_ids[byte] < 0]
+        if missing and last and _is_partial(data):
+            return [], []
+        ids: list[int] = []
+        ends: list[int] = []
+        start = 0
+        for stop in [*missing, len(data)]:
+            if stop > start:
+                new = self._merge(data[start:stop])
+                ids += new
+                ends += [start + end for end in accumulate(len(self._pieces[i]) for i in new)]
+            start = stop + 1
+            if stop < len(data) and self._backend.unknown is not None:
+                ids.append(self._backend.unknown)
+                ends.append(start)
+        return ids, ends
+
+    def _merge(self, data: bytes) -> list[int]:
+        """Tokens of bytes that each have one."""
+        if self._backend.style == "byte-level":
+            tokens = self._plain.model.tokenize("".join(LETTER_OF_BYTE[byte] for byte in data))
+            ids = [token.id for token in tokens]
+            if self.table.join(ids) == data:
+                return ids
+        return [self.table.byte_ids[byte] for byte in data]
+
+
+def _runs(data: bytes, signed: bool) -> list[tuple[int, int, bool]]:
+    """Cut data into runs (start, end, whether valid text); neighbouring runs of one kind are joined."""
+    runs: list[tuple[int, int, bool]] = []
+
+    def add(start: int, end: int, valid: bool) -> None:
+        if end > start:
+            if runs and runs[-1][2] == valid:
+                start = runs.pop()[0]
+            runs.append((start, end, valid))
+
+    at = 0
+    while at < len(data):
+        try:
+            data[at:].decode()
+            valid_end = bad_end = len(data)
+        except UnicodeDecodeError as error:
+            valid_end, bad_end = at + error.start, at + error.end
+        if signed:
+            found = data.find(_SIGN, at, valid_end)
+            if found >= 0:
+                valid_end, bad_end = found, found + len(_SIGN)
+        add(at, valid_end, True)
+        add(valid_end, bad_end, False)
+        at = bad_end
+    return runs
+
+
+def _is_partial(data: bytes) -> bool:
+    """Whether the bytes may yet become one character."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start == 0 and error.reason == "unexpected end of data"
+    return False
