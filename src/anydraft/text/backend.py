@@ -9,6 +9,7 @@ what a token id means. Does not do: tables (token_bytes.py), spans (encoder.py).
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -83,6 +84,18 @@ class Backend:
         # Byte-fallback tokens are flagged special by some tokenizers, yet they write a byte.
         bytes_ = {t["id"] for t in added if BYTE_TOKEN.fullmatch(t["content"])}
         return cls(spec, frozenset(special - bytes_))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tokenizer: merges and word rules too."""
+        return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def fallback(self) -> frozenset[int]:
+        """Ids of byte tokens (`<0x0A>`), which a tokenizer uses only where it has no other."""
+        if self.style != "sentencepiece":
+            return frozenset()
+        return frozenset(i for i, string in self.strings.items() if BYTE_TOKEN.fullmatch(string))
 
     @cached_property
     def strings(self) -> dict[int, str]:
@@ -171,8 +184,8 @@ class Backend:
         if part["type"] == "Prepend":
             return opening
         if not self.complete:
-            return part["type"] != "Strip"
-        return part == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_SIGN}
+            return bool(part["type"] != "Strip")
+        return bool(part == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_SIGN})
 
 
 def _convert(tokenizer: Any) -> Tokenizer:

@@ -14,6 +14,7 @@ there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ _WIDE_SPACES = tuple(
 _SIGN = SPACE_SIGN.encode()
 _CACHED_BYTES = 96  # longer texts do not come back
 _CACHED_TEXTS = 4096
+_BATCH = 8192
 
 
 class Encoding(NamedTuple):
@@ -79,6 +81,24 @@ class PlainEncoder:
                 self._cache[data] = known
         return known
 
+    def encode_many(self, texts: Sequence[bytes]) -> list[Encoding]:
+        """Each text as a continuation of its own; several cores, for whole vocabularies."""
+        results: list[Encoding] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = texts[start : start + _BATCH]
+            plain = [None if self._signed and _SIGN in data else _text(data) for data in batch]
+            found = iter(
+                self._plain.encode_batch([t for t in plain if t is not None], add_special_tokens=False)
+            )
+            for data, text in zip(batch, plain, strict=True):
+                ids = tuple(next(found).ids) if text is not None else ()
+                if ids and self.table.join(ids) == data:
+                    ends = tuple(accumulate(len(self._pieces[i]) for i in ids))
+                    results.append(Encoding(ids, ends, b""))
+                else:
+                    results.append(self._encode(data, self._plain))
+        return results
+
     def encode_opening(self, data: bytes) -> Encoding:
         """Tokens of `data` as the start of a text, with the tokenizer's own space before it."""
         return self._encode(data, self._opening)
@@ -99,6 +119,11 @@ class PlainEncoder:
                 return s
             s -= 1
         return min(low, at)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tokenizer."""
+        return self._backend.digest
 
     @cached_property
     def _opening(self) -> Tokenizer:
@@ -227,6 +252,13 @@ def _runs(data: bytes, signed: bool) -> list[tuple[int, int, bool]]:
         add(valid_end, bad_end, False)
         at = bad_end
     return runs
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_partial(data: bytes) -> bool:

@@ -30,6 +30,7 @@ class TokenBytes:
     Args:
         table: bytes per token id; None for special tokens and for ids that no token has.
         special: special ids with the names of their tokens; they have no bytes.
+        fallback: byte tokens that the tokenizer uses only where it has no other token.
         lossless: whether text survives encoding and reading the table.
         reason: why not, in words.
     """
@@ -39,12 +40,14 @@ class TokenBytes:
         table: Sequence[bytes | None],
         special: Mapping[int, str],
         *,
+        fallback: Iterable[int] = (),
         lossless: bool = True,
         reason: str | None = None,
     ) -> None:
         self.table: list[bytes | None] = list(table)
         self.names: dict[int, str] = dict(special)
         self.special: frozenset[int] = frozenset(self.names)
+        self.fallback = frozenset(fallback)
         self.lossless = lossless
         self.reason = reason
 
@@ -68,7 +71,7 @@ class TokenBytes:
         reason = None if backend.complete else _loss(backend, table)
         if reason:
             logger.warning("tokenizer does not keep text as it is (%s): few drafts will fit", reason)
-        return cls(table, names, lossless=reason is None, reason=reason)
+        return cls(table, names, fallback=backend.fallback, lossless=reason is None, reason=reason)
 
     @classmethod
     def from_table(cls, table: Sequence[bytes | None], special: Iterable[int] = ()) -> TokenBytes:
@@ -91,11 +94,13 @@ class TokenBytes:
 
     @cached_property
     def ids(self) -> dict[bytes, int]:
-        """Lowest token id for each byte string."""
+        """Token for each byte string: the lowest id, a byte token only where there is no other."""
         result: dict[bytes, int] = {}
         for token, piece in enumerate(self.table):
-            if piece is not None:
+            if piece is not None and token not in self.fallback:
                 result.setdefault(piece, token)
+        for token in sorted(self.fallback):
+            result.setdefault(self.table[token] or b"", token)
         return result
 
     @cached_property
@@ -121,7 +126,7 @@ class TokenBytes:
         lengths = np.array([-1 if piece is None else len(piece) for piece in pieces], dtype="<i4")
         hasher = hashlib.sha256(lengths.tobytes())
         hasher.update(b"".join(piece for piece in pieces if piece is not None))
-        hasher.update(repr(sorted(self.names.items())).encode())
+        hasher.update(repr((sorted(self.names.items()), sorted(self.fallback))).encode())
         return hasher.hexdigest()
 
     def same_as(self, other: TokenBytes) -> bool:
