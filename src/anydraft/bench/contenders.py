@@ -1,0 +1,201 @@
+"""The contenders: anydraft's decoder, and transformers' `generate` with and without an assistant.
+
+All get the same token ids, go on after the end-of-sequence token and restrict sampling by nothing but
+temperature. The models belong to the contender: transformers' sampling with another tokenizer changes the
+assistant for good, so it works on a copy that is made anew at every temperature and after every failure.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+
+from anydraft.bench.measure import Run, Task
+
+
+class DecoderLike(Protocol):
+    """The part of `anydraft.Decoder` that is timed."""
+
+    def generate(self, prompt: list[int], **options: Any) -> Any:
+        """Decode; the result has `tokens` and `stats`."""
+
+    def stream(self, prompt: list[int], **options: Any) -> Iterator[Any]:
+        """Decode step by step."""
+
+
+class AnydraftContender:
+    """A decoder of this package, with or without a drafter."""
+
+    def __init__(self, name: str, decoder: DecoderLike) -> None:
+        self.name = name
+        self.decoder = decoder
+
+    def prepare(self, temperature: float) -> None:
+        """Nothing: a decoder keeps no state that depends on the temperature."""
+
+    def run(self, prompt: Sequence[int], task: Task) -> Run:
+        """Decode once; the time to the first token is taken in a second, short run."""
+        options: dict[str, Any] = {
+            "temperature": task.temperature,
+            "max_new_tokens": task.max_new_tokens,
+            "seed": task.seed,
+            "ignore_eos": True,
+        }
+        start = time.perf_counter()
+        generation = self.decoder.generate(list(prompt), **options)
+        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        next(iter(self.decoder.stream(list(prompt), **options)), None)
+        first = time.perf_counter() - start
+        stats = generation.stats
+        return Run(
+            tokens=list(generation.tokens),
+            seconds=seconds,
+            seconds_first_token=first,
+            passes=stats.num_passes,
+            draft_tokens=stats.num_draft_tokens,
+            accepted_tokens=stats.num_accepted_tokens,
+            seconds_prefill=stats.seconds_prefill,
+            seconds_draft=stats.seconds_draft,
+            seconds_verify=stats.seconds_verify,
+        )
+
+
+class TransformersContender:
+    """transformers' `generate`; with an assistant its assisted generation across tokenizers (UAG)."""
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        assistant: PreTrainedModel | None = None,
+        assistant_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.pristine = (tokenizer, assistant, assistant_tokenizer)
+        self.watch = _Watch()
+        self.assistance: dict[str, Any] = {}
+
+    def prepare(self, temperature: float) -> None:
+        """Copy the assistant and both tokenizers: a use may leave them, or caches keyed by them, changed."""
+        tokenizer, assistant, assistant_tokenizer = copy.deepcopy(self.pristine)
+        if assistant is not None:
+            assistant.generate = self.watch.drafting(assistant.generate)
+            self.assistance = {
+                "assistant_model": assistant,
+                "tokenizer": tokenizer,
+                "assistant_tokenizer": assistant_tokenizer,
+            }
+
+    def run(self, prompt: Sequence[int], task: Task) -> Run:
+        """Decode once. Draft time is the assistant's `generate`; aligning the two texts counts as other."""
+        ids = torch.tensor([list(prompt)], device=self.model.device)
+        sampling = task.temperature > 0
+        how = (
+            {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0} if sampling else {}
+        )
+        config = GenerationConfig(max_new_tokens=task.max_new_tokens, do_sample=sampling, use_cache=True)
+        config.update(**how)
+        torch.manual_seed(task.seed)
+        with self.watch.on(self.model, len(prompt)), without_end(self.model):
+            start = time.perf_counter()
+            output = self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=config,
+                streamer=self.watch,
+                **self.assistance,
+            )
+            seconds = time.perf_counter() - start
+        watch, tokens = self.watch, output[0, len(prompt) :].tolist()
+        return Run(
+            tokens=tokens,
+            seconds=seconds,
+            seconds_first_token=watch.first - start,
+            passes=watch.passes,
+            draft_tokens=watch.draft_tokens,
+            accepted_tokens=len(tokens) - watch.passes,
+            seconds_prefill=watch.prefill,
+            seconds_draft=watch.draft,
+            seconds_verify=watch.verify,
+        )
+
+
+@contextmanager
+def without_end(model: PreTrainedModel) -> Iterator[None]:
+    """Let `generate` go on after the end-of-sequence token (None in a call would mean the model's own)."""
+    kept = model.generation_config
+    model.generation_config = copy.deepcopy(kept)
+    model.generation_config.eos_token_id = None
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+
+
+class _Watch(BaseStreamer):  # type: ignore[misc]
+    """Counts and times what happens inside `generate`: target forwards, drafts, the first token."""
+
+    def __init__(self) -> None:
+        self.reset(0)
+
+    def reset(self, prompt_length: int) -> None:
+        """Start a run."""
+        self.prompt_length = prompt_length
+        self.passes = self.draft_tokens = self.puts = 0
+        self.prefill = self.draft = self.verify = self.first = 0.0
+        self.since = 0.0
+
+    @contextmanager
+    def on(self, model: PreTrainedModel, prompt_length: int) -> Iterator[None]:
+        """Watch the target's forwards."""
+        self.reset(prompt_length)
+        before = model.register_forward_pre_hook(self._before, with_kwargs=True)
+        after = model.register_forward_hook(self._after)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def drafting(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """The assistant's `generate`, timed."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return generate(*arguments, **options)
+            finally:
+                self.draft += time.perf_counter() - start
+
+        return timed
+
+    def _before(self, model: Any, arguments: Any, options: dict[str, Any]) -> None:
+        given = options["input_ids"].shape[1]
+        # The first pass reads the prompt and the first draft, later ones a committed token and a draft.
+        self.draft_tokens += given - (1 if self.passes else self.prompt_length)
+        self.since = time.perf_counter()
+
+    def _after(self, model: Any, arguments: Any, output: Any) -> None:
+        taken = time.perf_counter() - self.since
+        if self.passes:
+            self.verify += taken
+        else:
+            self.prefill += taken
+        self.passes += 1
+
+    def put(self, value: torch.Tensor) -> None:
+        """Called with the prompt, then with new tokens."""
+        self.puts += 1
+        if self.puts == 2:
+            self.first = time.perf_counter()
+
+    def end(self) -> None:
+        """Called at the end."""

@@ -1,0 +1,65 @@
+"""One measurement from start to files: progress on the terminal, a line of JSON per run, summary and
+provenance.
+
+`OUT/runs.jsonl` grows as the runs are done, so an interrupted measurement keeps what it has;
+`OUT/summary.json` has the figures and `OUT/provenance.json` what they were taken with.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from anydraft.bench.measure import Contender, Plan, Record, measure
+from anydraft.bench.report import Row, summarise, table
+
+
+def run_session(
+    contenders: Sequence[Contender],
+    plan: Plan,
+    *,
+    out: Path,
+    title: str,
+    provenance: dict[str, Any],
+    console: Console | None = None,
+) -> list[Row]:
+    """Measure, write the three files into `out`, print the table; returns its rows."""
+    console = console or Console()
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "provenance.json", provenance)
+    records: list[Record] = []
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar, (out / "runs.jsonl").open("w", encoding="utf-8") as lines:
+        task = bar.add_task("warm-up", total=plan.runs_per_contender * len(contenders))
+        shown = dataclasses.replace(
+            plan, on_start=lambda prompt, contender: bar.update(task, description=f"{contender} on {prompt}")
+        )
+        for record in measure(contenders, shown):
+            records.append(record)
+            lines.write(json.dumps(record.to_dict()) + "\n")
+            lines.flush()
+            bar.advance(task)
+    rows = summarise(records, seed=plan.seed)
+    _write(out / "summary.json", [row.to_dict() for row in rows])
+    console.print(table(rows, title))
+    for row in rows:
+        for error in sorted(set(row.errors)):
+            console.print(
+                f"{row.contender} at T={row.temperature:g}, {row.errors.count(error)} times: {error}",
+                markup=False,
+            )
+    return rows
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
