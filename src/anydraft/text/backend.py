@@ -108,6 +108,21 @@ class Backend:
         return strings | {t["id"]: t["content"] for t in self.spec.get("added_tokens") or []}
 
     @cached_property
+    def verbatim(self) -> frozenset[int]:
+        """Ids of added tokens that the model itself does not know: their string is their text."""
+        known = self.spec["model"].get("vocab") or {}
+        known = known if isinstance(known, dict) else {piece for piece, _ in known}
+        return frozenset(t["id"] for t in self.spec.get("added_tokens") or [] if t["content"] not in known)
+
+    @cached_property
+    def literals(self) -> re.Pattern[bytes] | None:
+        """Strings of tokens that do not write their string, where the model would take the text for them."""
+        if self.spec["model"].get("type") != "Unigram":
+            return None
+        wrong = [self.strings[i] for i in sorted(self.special | self.fallback) if len(self.strings[i]) > 1]
+        return re.compile(b"|".join(re.escape(string.encode()) for string in wrong)) if wrong else None
+
+    @cached_property
     def style(self) -> Style:
         """How token strings stand for bytes."""
         parts = [p for k in ("normalizer", "pre_tokenizer", "decoder") for p in components(self.spec.get(k))]
@@ -150,12 +165,20 @@ class Backend:
             return next((i for i, token in self.strings.items() if token == name), None)
         return None if index is None else int(index)
 
-    def plain_copy(self, *, opening: bool = False) -> Tokenizer:
-        """A private tokenizer for text only.
+    def opening_space(self, text: bytes) -> bytes:
+        """The space that the tokenizer itself puts before a text: one or none."""
+        parts = [p for k in ("normalizer", "pre_tokenizer") for p in components(self.spec.get(k))]
+        for part in parts:
+            if part["type"] == "Prepend":
+                return b" "
+            scheme = part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")
+            adds = scheme != "never" if part["type"] == "Metaspace" else part.get("add_prefix_space", False)
+            if adds and not text.startswith(b" "):
+                return b" "
+        return b""
 
-        Args:
-            opening: keep the tokenizer's own space before the first word, as when it encodes a prompt.
-        """
+    def plain_copy(self) -> Tokenizer:
+        """A private tokenizer for text only."""
         spec = {key: value for key, value in self.spec.items() if key != "model"}
         spec = copy.deepcopy(spec) | {"truncation": None, "padding": None, "post_processor": None}
         model = dict(self.spec["model"])
@@ -163,28 +186,28 @@ class Backend:
             model["dropout"] = None
         if "byte_fallback" in model and self.style == "sentencepiece" and self.complete:
             model["byte_fallback"] = True
-        keep = [part for part in components(spec.get("normalizer")) if self._keeps(part, opening)]
+        keep = [part for part in components(spec.get("normalizer")) if self._keeps(part)]
         spec["normalizer"] = {"type": "Sequence", "normalizers": keep} if keep else None
-        if not opening:
-            for part in components(spec.get("pre_tokenizer")):
-                if part["type"] == "Metaspace":
-                    part.pop("add_prefix_space", None)
-                    part["prepend_scheme"] = "never"
-                elif part["type"] == "ByteLevel":
-                    part["add_prefix_space"] = False
+        for part in components(spec.get("pre_tokenizer")):
+            if part["type"] == "Metaspace":
+                part.pop("add_prefix_space", None)
+                part["prepend_scheme"] = "never"
+            elif part["type"] == "ByteLevel":
+                part["add_prefix_space"] = False
         for token in spec.get("added_tokens") or []:
-            token["special"] = token["special"] or token["id"] in self.special
+            # Also out of reach: a string that stands for other bytes in the model's alphabet ("Ġa").
+            strange = self.style == "byte-level" and token["id"] not in self.verbatim
+            strange = strange and not token["content"].isascii()
+            token["special"] = token["special"] or token["id"] in self.special or strange
             token["lstrip"] = token["rstrip"] = False
         result = Tokenizer.from_str(json.dumps(spec | {"model": model}))
         result.encode_special_tokens = True
         return result
 
-    def _keeps(self, part: dict[str, Any], opening: bool) -> bool:
+    def _keeps(self, part: dict[str, Any]) -> bool:
         """Whether a normalizer stays in the private copy."""
-        if part["type"] == "Prepend":
-            return opening
         if not self.complete:
-            return bool(part["type"] != "Strip")
+            return part["type"] not in ("Prepend", "Strip")
         return bool(part == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_SIGN})
 
 

@@ -14,6 +14,7 @@ there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -68,13 +69,14 @@ class PlainEncoder:
         self._plain: Tokenizer = self._backend.plain_copy()
         self._pieces = [piece or b"" for piece in self.table.table]
         self._signed = self._backend.style == "sentencepiece"  # U+2581 in the text would be read as a space
+        self._literals = self._backend.literals
         self._cache: dict[bytes, Encoding] = {}
 
     def encode(self, data: bytes) -> Encoding:
         """Tokens of `data` as a continuation; their spans and `pending` cover it exactly."""
         known = self._cache.get(data)
         if known is None:
-            known = self._encode(data, self._plain)
+            known = self._encode(data)
             if len(data) <= _CACHED_BYTES:
                 if len(self._cache) >= _CACHED_TEXTS:
                     del self._cache[next(iter(self._cache))]
@@ -86,7 +88,7 @@ class PlainEncoder:
         results: list[Encoding] = []
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]
-            plain = [None if self._signed and _SIGN in data else _text(data) for data in batch]
+            plain = [_text(data) if self._is_plain(data) else None for data in batch]
             found = iter(
                 self._plain.encode_batch([t for t in plain if t is not None], add_special_tokens=False)
             )
@@ -96,12 +98,14 @@ class PlainEncoder:
                     ends = tuple(accumulate(len(self._pieces[i]) for i in ids))
                     results.append(Encoding(ids, ends, b""))
                 else:
-                    results.append(self._encode(data, self._plain))
+                    results.append(self._encode(data))
         return results
 
     def encode_opening(self, data: bytes) -> Encoding:
         """Tokens of `data` as the start of a text, with the tokenizer's own space before it."""
-        return self._encode(data, self._opening)
+        space = self._backend.opening_space(data) if data else b""
+        ids, ends, pending = self._encode(space + data)
+        return Encoding(ids, tuple(max(0, end - len(space)) for end in ends), pending[-len(data) or 1 :])
 
     def safe_boundary(self, data: bytes | bytearray, at: int, low: int = 0) -> int:
         """The largest s <= at where text may be cut: encode(data) == encode(data[:s]) + encode(data[s:]).
@@ -126,10 +130,6 @@ class PlainEncoder:
         return self._backend.digest
 
     @cached_property
-    def _opening(self) -> Tokenizer:
-        return self._backend.plain_copy(opening=True)
-
-    @cached_property
     def _safe(self) -> bytes:
         """Per pair of bytes: 0 never, 1 safe, 2 safe unless the left one ends a wide space. 65536 entries."""
         left, right = np.divmod(np.arange(65536), 256)
@@ -149,44 +149,47 @@ class PlainEncoder:
         verdict[self.table.pairs().reshape(-1)] = 0
         return bytes(verdict)
 
-    def _encode(self, data: bytes, tokenizer: Tokenizer) -> Encoding:
+    def _encode(self, data: bytes) -> Encoding:
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            return self._encode_runs(data, tokenizer)
-        if self._signed and _SIGN in data:
-            return self._encode_runs(data, tokenizer)
-        ids, ends = self._encode_text(text, data, tokenizer)
+            return self._encode_runs(data)
+        if not self._is_plain(data):
+            return self._encode_runs(data)
+        ids, ends = self._encode_text(text, data)
         covered = ends[-1] if ends else 0
         return Encoding(tuple(ids), tuple(ends), data[covered:])
 
-    def _encode_text(self, text: str, data: bytes, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether the tokenizer reads the bytes as the text that they are."""
+        return not (self._signed and _SIGN in data) and not (self._literals and self._literals.search(data))
+
+    def _encode_text(self, text: str, data: bytes) -> tuple[list[int], list[int]]:
         """Tokens of valid text and where their bytes end."""
-        encoding = tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._plain.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
         pieces = self._pieces
         own = [pieces[i] for i in ids]
         written = b"".join(own)
         if written == data:
             return ids, list(accumulate(map(len, own)))
-        if tokenizer is not self._plain and written == b" " + data:
-            return ids, [end - 1 for end in accumulate(map(len, own))]
-        # Normalised, unknown or dropped text: the spans are those that the tokenizer reports.
-        if tokenizer is not self._plain and not ids:
-            return ids, []
+        if self._backend.unknown is None:  # unknown characters are dropped: the pieces lie between them
+            ends = _find(own, data)
+            if ends is not None:
+                return ids, ends
+        # Normalised or unknown text: the spans are those that the tokenizer reports.
         marks = [0, *accumulate(len(character.encode()) for character in text)]
         ends = list(accumulate((marks[end] for _, end in encoding.offsets), max))
         return ids, ends
 
-    def _encode_runs(self, data: bytes, tokenizer: Tokenizer) -> Encoding:
+    def _encode_runs(self, data: bytes) -> Encoding:
         """Text that is not all valid UTF-8, or contains a literal space sign, run by run."""
         ids: list[int] = []
         ends: list[int] = []
         covered = 0
-        for start, end, valid in _runs(data, self._signed):
+        for start, end, valid in _runs(data, self._signed, self._literals):
             if valid:
-                opening = tokenizer if start == 0 else self._plain
-                new, offsets = self._encode_text(data[start:end].decode(), data[start:end], opening)
+                new, offsets = self._encode_text(data[start:end].decode(), data[start:end])
             else:
                 new, offsets = self._encode_raw(data[start:end], end == len(data))
             ids += new
@@ -227,15 +230,25 @@ class PlainEncoder:
         return [self.table.byte_ids[byte] for byte in data]
 
 
-def _runs(data: bytes, signed: bool) -> list[tuple[int, int, bool]]:
-    """Cut data into runs (start, end, whether valid text); neighbouring runs of one kind are joined."""
+def _runs(data: bytes, signed: bool, literals: re.Pattern[bytes] | None) -> list[tuple[int, int, bool]]:
+    """Cut data into runs (start, end, whether valid text); neighbouring runs of bytes are joined.
+
+    Text is also cut inside of literals, after their first character.
+    """
     runs: list[tuple[int, int, bool]] = []
 
     def add(start: int, end: int, valid: bool) -> None:
         if end > start:
-            if runs and runs[-1][2] == valid:
+            if runs and not valid and not runs[-1][2]:
                 start = runs.pop()[0]
             runs.append((start, end, valid))
+
+    def add_text(start: int, end: int) -> None:
+        for match in literals.finditer(data, start, end) if literals else ():
+            cut = match.start() + len(data[match.start() : match.end()].decode()[0].encode())
+            add(start, cut, True)
+            start = cut
+        add(start, end, True)
 
     at = 0
     while at < len(data):
@@ -248,10 +261,23 @@ def _runs(data: bytes, signed: bool) -> list[tuple[int, int, bool]]:
             found = data.find(_SIGN, at, valid_end)
             if found >= 0:
                 valid_end, bad_end = found, found + len(_SIGN)
-        add(at, valid_end, True)
+        add_text(at, valid_end)
         add(valid_end, bad_end, False)
         at = bad_end
     return runs
+
+
+def _find(pieces: list[bytes], data: bytes) -> list[int] | None:
+    """Where pieces end that occur in the data one after the other; None if they do not."""
+    ends: list[int] = []
+    at = 0
+    for piece in pieces:
+        found = data.find(piece, at)
+        if found < 0:
+            return None
+        at = found + len(piece)
+        ends.append(at)
+    return ends
 
 
 def _text(data: bytes) -> str | None:

@@ -44,8 +44,9 @@ class TokenBytes:
         lossless: bool = True,
         reason: str | None = None,
     ) -> None:
-        self.table: list[bytes | None] = list(table)
         self.names: dict[int, str] = dict(special)
+        self.table: list[bytes | None] = list(table)
+        self.table += [None] * (max(self.names, default=-1) + 1 - len(self.table))
         self.special: frozenset[int] = frozenset(self.names)
         self.fallback = frozenset(fallback)
         self.lossless = lossless
@@ -62,7 +63,7 @@ class TokenBytes:
         strings = backend.strings
         table: list[bytes | None] = [None] * (max(strings, default=-1) + 1)
         if backend.style == "byte-level":
-            _fill_byte_level(table, strings, {t["id"] for t in backend.spec.get("added_tokens") or []})
+            _fill_byte_level(table, strings, backend.verbatim)
         else:
             _fill_pieces(table, strings, backend)
         names = {i: strings[i] for i in backend.special}
@@ -148,10 +149,10 @@ class TokenBytes:
         return seen.reshape(256, 256)
 
 
-def _fill_byte_level(table: list[bytes | None], strings: dict[int, str], added: set[int]) -> None:
-    """Token strings are letters of the byte-level alphabet; added tokens stand for themselves."""
+def _fill_byte_level(table: list[bytes | None], strings: dict[int, str], verbatim: frozenset[int]) -> None:
+    """Token strings are letters of the byte-level alphabet; those of added tokens stand for themselves."""
     for token, string in strings.items():
-        if token in added:
+        if token in verbatim:
             table[token] = string.encode(errors="surrogatepass")
             continue
         try:
