@@ -167,6 +167,7 @@ class SlotCache(Cache):
         tail.extend(parents)
         self.visible[row] = grown
 
+    @torch.inference_mode()
     def reserve(self, slots: int) -> None:
         """Make room for `slots` per row, doubling."""
         if slots > self.capacity:
@@ -174,6 +175,7 @@ class SlotCache(Cache):
             for layer in self.layers:
                 layer.resize(None, self.capacity)
 
+    @torch.inference_mode()
     def commit(self, row: int, path: Sequence[int]) -> None:
         """Keep the tail nodes of `path` (indices, root to leaf) as part of the prefix, drop the others."""
         start = self.lengths[row]
@@ -199,6 +201,7 @@ class SlotCache(Cache):
         self.lengths[row] = length
         self._clear(row)
 
+    @torch.inference_mode()
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only the given rows, in that order (rows leave a batch; the same row may be kept twice)."""
         for layer in self.layers:
@@ -208,6 +211,7 @@ class SlotCache(Cache):
         self.depths = [list(self.depths[r]) for r in rows]
         self.visible = [self.visible[r].copy() for r in rows]
 
+    @torch.inference_mode()
     def add_rows(self, count: int) -> None:
         """Append empty rows (rows join a batch)."""
         for layer in self.layers:

@@ -9,13 +9,14 @@ ancestors.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from anydraft.errors import DraftError
 
@@ -29,11 +30,14 @@ class DraftTree:
         parents: index of each node's parent, -1 for the root (the last committed token); a parent comes
             before its children.
         scores: cumulative log scores (estimated log probability that the node is kept), optional.
+        probs: for `verification="rejection"`, the proposal q (vocab,) from which the children of a node were
+            drawn without replacement, by node (-1 = root).
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     scores: tuple[float, ...] | None = field(default=None, compare=False)
+    probs: Mapping[int, torch.Tensor] | None = field(default=None, compare=False, repr=False)
 
     EMPTY: ClassVar[DraftTree]
 
@@ -101,7 +105,8 @@ class DraftTree:
             parents.append(new[self.parents[node]])
             if self.scores is not None:
                 scores.append(self.scores[node])
-        return DraftTree(tuple(tokens), tuple(parents), None if self.scores is None else tuple(scores))
+        probs = None if self.probs is None else {new[n]: q for n, q in self.probs.items() if n in new}
+        return DraftTree(tuple(tokens), tuple(parents), None if self.scores is None else tuple(scores), probs)
 
     @classmethod
     def chain(cls, tokens: Sequence[int]) -> DraftTree:
@@ -144,13 +149,28 @@ def visibility(parents: Sequence[int]) -> npt.NDArray[np.bool_]:
 class Bounds:
     """How far `grow` may go: levels, nodes expanded per level, nodes kept, and when a level no longer pays.
 
+    `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
     `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it.
+    `chain_only`: one path, no alternatives.
     """
 
     depth: int
     width: int = 1
     nodes: int = 64
     min_mass: float = 0.0
+    target_depth: int = 1 << 30
+    chain_only: bool = False
+
+    def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
+        """These bounds, tightened to what the row still wants and the target can verify."""
+        return Bounds(
+            min(self.depth, nodes) if chain_only else self.depth,
+            1 if chain_only else self.width,
+            max(0, min(self.nodes, nodes)),
+            self.min_mass,
+            target_depth=max(0, depth),
+            chain_only=chain_only,
+        )
 
 
 @dataclass
@@ -179,14 +199,14 @@ Children = Sequence[tuple[int, float, bool]]
 """Children of one node, best first: (token, log score given its parent, whether it ends the draft)."""
 
 
-def grow(bounds: Bounds) -> Generator[list[int], list[Children], Growth]:
+def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], list[Children], Growth]:
     """Expand a tree level by level; the caller scores.
 
     A generator, so that many rows can grow in lockstep with one batched model pass per level. It yields the
     nodes to expand (indices into the growth, -1 = root), expects their children in the same order, and returns
-    the `Growth`. Scores of children must not be positive, so that no child beats its parent.
+    the `Growth` (the one given, if any). Scores of children must not be positive, so that no child beats its parent.
     """
-    growth = Growth()
+    growth = Growth() if growth is None else growth
     frontier = [-1]
     for _ in range(bounds.depth):
         fresh: list[int] = []

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from anydraft.tree import DraftTree
+
+
+Verification = Literal["exact", "rejection"]
 
 
 @dataclass(frozen=True)

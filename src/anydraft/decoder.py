@@ -1,0 +1,241 @@
+"""Decoder: a target and a drafter, ready to answer prompts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from anydraft.drafters.protocol import Drafter
+from anydraft.errors import ContextOverflow, OptionConflict, TokenizerMismatch
+from anydraft.generation import Generation, Step
+from anydraft.noise import Noise, mix64
+from anydraft.pacing import Pacing, Steady
+from anydraft.processors import Processors
+from anydraft.row import Row, StopRule
+from anydraft.sampling import SamplingParams
+from anydraft.session import Session
+from anydraft.target import Target
+from anydraft.text.stream import StopStrings, TextStream
+from anydraft.text.token_bytes import TokenBytes
+from anydraft.verify import Verification
+
+Prompt = str | Sequence[int]
+Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | torch.Tensor
+
+
+class Decoder:
+    """Generates with a target and a drafter; the tokens are the target's own, whatever the drafter.
+
+    Make one with `anydraft.load`. One decoder serves one request at a time; several may share a model.
+
+    Args:
+        target: the model whose words are kept.
+        drafter: None decodes plainly.
+        pacing: how much to draft.
+        verification: "exact": same tokens with any drafter and with none. "rejection": the classical rule,
+            same distribution only.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter | None = None,
+        *,
+        pacing: Pacing | None = None,
+        verification: Verification = "exact",
+    ) -> None:
+        if verification not in ("exact", "rejection"):
+            raise OptionConflict(f"verification is 'exact' or 'rejection', got {verification!r}")
+        self.target = target
+        self.drafter = drafter
+        self.pacing = pacing or Steady()
+        self.verification: Verification = verification
+        self.tokenizer = target.tokenizer
+        self._bytes = TokenBytes.of(self.tokenizer) if self.tokenizer is not None else None
+
+    def generate(
+        self,
+        prompt: Prompts,
+        params: SamplingParams | None = None,
+        *,
+        draft_prompt: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Generation | list[Generation]:
+        """Answer one prompt, or a batch.
+
+        Args:
+            prompt: a string, a list of strings, token ids, a list of token ids, or a (rows, length) tensor.
+            params: sampling parameters; `options` are fields of `SamplingParams` that override them.
+            draft_prompt: what the drafter reads instead of the prompt (its own chat template, say).
+
+        Returns:
+            one `Generation`, or a list for a batch or `n > 1` (answers of one prompt next to each other).
+
+        Raises:
+            OptionConflict, ContextOverflow, TokenizerMismatch: see the message.
+        """
+        rows, single = self._rows(prompt, SamplingParams.of(params, options), draft_prompt)
+        session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)
+        try:
+            while session.active:
+                session.step()
+        finally:
+            session.close()
+        answers = [self._generation(row) for row in rows]
+        return answers[0] if single else answers
+
+    def stream(
+        self,
+        prompt: Prompts,
+        params: SamplingParams | None = None,
+        *,
+        draft_prompt: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Iterator[Step]:
+        """Like `generate`, yielding each row's tokens as they are committed.
+
+        Closing the generator, or an exception in the loop around it, stops at once and leaves the decoder
+        usable. Bad input raises here, not at the first `next()`.
+        """
+        rows, _ = self._rows(prompt, SamplingParams.of(params, options), draft_prompt)
+        return self._stream(rows)
+
+    def _stream(self, rows: list[Row]) -> Iterator[Step]:
+        texts = {row: TextStream(self._bytes_of) for row in rows}
+        session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)
+        try:
+            while session.active:
+                for step in session.step():
+                    row = step.row
+                    text = texts[row].push(step.tokens)
+                    if row.finish_reason is not None:
+                        text += texts[row].finish()
+                    yield Step(
+                        row.index, step.tokens, text, step.proposers, step.draft, step.accepted, row.finish_reason
+                    )
+        finally:
+            session.close()
+
+    def _bytes_of(self, token: int) -> bytes | None:
+        return self._bytes.bytes_of(token) if self._bytes is not None else None
+
+    def _generation(self, row: Row) -> Generation:
+        stats = row.stats
+        stream = TextStream(self._bytes_of)
+        return Generation(
+            prompt=row.prompt_string,
+            prompt_tokens=row.prompt,
+            tokens=row.tokens,
+            text=stream.push(row.tokens) + stream.finish(),
+            finish_reason=row.finish_reason or "aborted",
+            proposers=row.proposers,
+            stats=stats,
+            seed=row.noise.seed if row.noise is not None else None,
+        )
+
+    def _rows(
+        self, prompt: Prompts, params: SamplingParams, draft_prompt: str | Sequence[str] | None
+    ) -> tuple[list[Row], bool]:
+        prompts, single = _as_list(prompt)
+        drafts: list[str | None]
+        if draft_prompt is None:
+            drafts = [None] * len(prompts)
+        else:
+            drafts = [draft_prompt] if isinstance(draft_prompt, str) else list(draft_prompt)
+        if len(drafts) != len(prompts):
+            raise OptionConflict(f"{len(prompts)} prompts need as many draft prompts, got {len(drafts)}")
+        rows = []
+        for text_or_ids, draft in zip(prompts, drafts, strict=True):
+            ids = self._encode(text_or_ids)
+            self._check_length(len(ids), params)
+            for sample in range(params.n):
+                rows.append(self._row(len(rows), text_or_ids, ids, draft, params, sample))
+        return rows, single and params.n == 1
+
+    def _row(
+        self, index: int, prompt: Prompt, ids: list[int], draft: str | None, params: SamplingParams, sample: int
+    ) -> Row:
+        noise = None
+        if not params.greedy:
+            seed = secrets.randbits(63) if params.seed is None else params.seed
+            noise = Noise(mix64(seed, sample) if sample else seed, self.target.vocab_size, self.target.device)
+        processors = Processors.of_params(
+            params,
+            prompt_length=len(ids),
+            vocab_size=self.target.vocab_size,
+            eos_token_ids=sorted(self.target.eos_token_ids),
+            tokenizer=self.tokenizer,
+            device=self.target.device,
+        )
+        stops: list[StopRule] = []
+        enders = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.target.eos_token_ids)
+        if enders:
+            stops.append(lambda row: row.tokens[-1] in enders)
+        if params.stop:
+            if self._bytes is None:
+                raise TokenizerMismatch("stop strings need the target's tokenizer; pass tokenizer=, or stop_token_ids")
+            strings = StopStrings(params.stop, self._bytes_of)
+            stops.append(lambda row: strings.push(row.tokens[-1]))
+        return Row(
+            index=index,
+            prompt=ids,
+            params=params,
+            processors=processors,
+            noise=noise,
+            prompt_text=prompt.encode() if isinstance(prompt, str) else self._join(ids),
+            prompt_string=prompt if isinstance(prompt, str) else None,
+            draft_prompt=draft,
+            stops=stops,
+        )
+
+    def _join(self, ids: Sequence[int]) -> bytes:
+        return self._bytes.join(ids) if self._bytes is not None else b""
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise TokenizerMismatch(
+                    "a prompt of text needs the target's tokenizer; pass tokenizer= to load(), or token ids"
+                )
+            ids = [int(token) for token in self.tokenizer(prompt)["input_ids"]]
+        else:
+            ids = [int(token) for token in prompt]
+        if not ids:
+            raise OptionConflict(
+                "the prompt is empty and the tokenizer adds no start token; give at least one token to continue from"
+            )
+        outside = [token for token in ids if not 0 <= token < self.target.vocab_size]
+        if outside:
+            raise OptionConflict(
+                f"token id {outside[0]} of the prompt is outside the target's vocabulary of {self.target.vocab_size}"
+            )
+        return ids
+
+    def _check_length(self, length: int, params: SamplingParams) -> None:
+        limit = self.target.context_length
+        if length >= limit:
+            raise ContextOverflow(f"the prompt has {length} tokens, the model's context holds {limit}; shorten it")
+        if length + params.max_new_tokens > limit:
+            raise ContextOverflow(
+                f"{length} prompt tokens and max_new_tokens={params.max_new_tokens} exceed the model's context of "
+                f"{limit}; max_new_tokens may be at most {limit - length} here"
+            )
+
+
+def _as_list(prompt: Prompts) -> tuple[list[Prompt], bool]:
+    if isinstance(prompt, torch.Tensor):
+        prompt = prompt.tolist()
+    if isinstance(prompt, str):
+        return [prompt], True
+    items: list[Any] = list(prompt)
+    if not items:
+        raise OptionConflict("the prompt is empty; give text or token ids")
+    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        return [items], True
+    if all(isinstance(item, str) for item in items) or not any(isinstance(item, str | int) for item in items):
+        return items, False
+    raise OptionConflict("prompts of a batch are either all strings or all lists of token ids")
+

@@ -1,0 +1,112 @@
+"""Assistant drafter: a smaller model with the target's own tokenizer (vocabulary sizes may differ by padding)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from anydraft.drafters.draft_model import DraftModel
+from anydraft.drafters.draws import recorded, sampled, shared, warped
+from anydraft.lm import LanguageModel
+from anydraft.row import Row
+from anydraft.tree import Bounds, Children, DraftTree, Growth
+from anydraft.verify import Verification
+
+
+class AssistantDrafter:
+    """Drafts with a causal language model whose token ids mean what the target's mean.
+
+    Args:
+        lm: the assistant.
+        vocab_size: of the target; tokens beyond it are never drafted.
+        eos_token_ids: of the target; a draft that ends, ends.
+        verification: "rejection" draws from a recorded proposal instead of following the shared noise.
+        branch: alternatives scored per node.
+    """
+
+    name = "assistant"
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        *,
+        vocab_size: int,
+        eos_token_ids: frozenset[int] = frozenset(),
+        verification: Verification = "exact",
+        branch: int = 4,
+    ) -> None:
+        self.lm = lm
+        self.model = DraftModel(lm)
+        self.vocab_size = vocab_size
+        self.eos_token_ids = eos_token_ids
+        self.verification = verification
+        self.branch = branch
+        self._first: dict[Row, int] = {}
+        self._probs: dict[Row, dict[int, torch.Tensor]] = {}
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Read the prompts, or as much of their end as fits the assistant's context."""
+        for row in rows:
+            self._first[row] = max(0, len(row.prompt) - self._room() // 2)
+            self.model.start(row, self._context(row))
+
+    def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
+        """One tree per row."""
+        unread = []
+        for row in rows:
+            context = self._context(row)
+            valid = len(self.model.cached(row))
+            if len(context) > self._room():
+                # The window slides by half, so that rereading it stays rare.
+                self._first[row] = len(row.prompt) + len(row.tokens) - self._room() // 2
+                context, valid = self._context(row), 0
+            unread.append(self.model.sync(row, context, valid))
+            self._probs[row] = {}
+        growths = self.model.grow(rows, unread, [self._bounded(b) for b in bounds], self._children)
+        drafts = []
+        for row, growth, bound in zip(rows, growths, bounds, strict=True):
+            if self.verification == "rejection":
+                tree = DraftTree(tuple(growth.tokens), tuple(growth.parents), probs=self._probs[row])
+                drafts.append(tree)
+            else:
+                drafts.append(growth.tree(bound.nodes))
+        return drafts
+
+    def stop(self, rows: Sequence[Row]) -> None:
+        """Forget the rows."""
+        self.model.stop(rows)
+        for row in rows:
+            self._first.pop(row, None)
+            self._probs.pop(row, None)
+
+    def _children(self, row: Row, growth: Growth, frontier: list[int], logits: torch.Tensor) -> list[Children]:
+        scores = warped(row, logits[:, : self.vocab_size])
+        depth = 0
+        node = frontier[0]
+        while node >= 0:
+            depth, node = depth + 1, growth.parents[node]
+        position = row.position + depth
+        if self.verification == "rejection":
+            children, q = sampled(scores, row, position, self._rejection_branch, self.eos_token_ids)
+            self._probs[row][frontier[0]] = recorded([q], self.vocab_size)[0]
+            return children
+        noise = None if row.noise is None else row.noise.at(position)[: scores.shape[-1]]
+        return shared(scores, noise, self.branch, self.eos_token_ids)
+
+    def _bounded(self, bound: Bounds) -> Bounds:
+        depth = min(bound.depth, bound.target_depth)
+        if self.verification != "rejection":
+            return Bounds(depth, bound.width, bound.nodes, bound.min_mass, bound.target_depth)
+        self._rejection_branch = 1 if bound.chain_only else min(self.branch, max(1, bound.width))
+        depth = min(depth, bound.nodes // self._rejection_branch)
+        return Bounds(depth, 1, 1 << 30, 0.0, bound.target_depth)
+
+    def _context(self, row: Row) -> list[int]:
+        first = self._first[row]
+        if first < len(row.prompt):
+            return row.prompt[first:] + row.tokens
+        return row.tokens[first - len(row.prompt) :]
+
+    def _room(self) -> int:
+        return max(8, self.lm.context_length - 72)

@@ -1,0 +1,221 @@
+"""`load`: names, paths or loaded models in, a ready `Decoder` out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from anydraft.decoder import Decoder
+from anydraft.drafters.assistant import AssistantDrafter
+from anydraft.drafters.lookup import LookupDrafter
+from anydraft.drafters.protocol import Drafter
+from anydraft.drafters.universal import UniversalDrafter
+from anydraft.errors import AnydraftError, OptionConflict, TokenizerMismatch, UnsupportedModel
+from anydraft.lm import LanguageModel
+from anydraft.pacing import Fixed, Pacing, Steady
+from anydraft.target import Target
+from anydraft.text.token_bytes import TokenBytes
+from anydraft.tree import Bounds
+from anydraft.verify import Verification
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["auto", "assistant", "universal", "lookup"]
+KINDS = ("auto", "assistant", "universal", "lookup")
+ModelLike = str | PreTrainedModel
+
+
+def load(
+    target: ModelLike,
+    drafter: Any = "auto",
+    *,
+    assistant: ModelLike | None = None,
+    tokenizer: Any = None,
+    assistant_tokenizer: Any = None,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    exact: bool = False,
+    verification: Verification = "exact",
+    draft_tokens: int | None = None,
+    pacing: Pacing | None = None,
+    trust_remote_code: bool = False,
+) -> Decoder:
+    """Make a decoder.
+
+    Args:
+        target: hub name, path or loaded causal language model.
+        drafter: None (plain decoding), "lookup", "auto", "assistant", "universal", a `Drafter`, or the name,
+            path or model of an assistant (short for drafter="auto", assistant=...). "auto" picks "assistant" or
+            "universal" by comparing the tokenizers' byte maps, and "lookup" when no assistant is given.
+        assistant: the assistant's name, path or model.
+        tokenizer, assistant_tokenizer: needed beside loaded models, unless both share one.
+        dtype, device: for models loaded here (default: the checkpoint's dtype, on GPU if there is one).
+        exact: one shape for all passes, so that the promise holds in bfloat16 too (chains of at most 7 tokens).
+        verification: "exact" or "rejection" (see `Decoder`).
+        draft_tokens: fixed draft length, in the drafter's tokens; default: adaptive.
+        pacing: another rule for the draft length.
+        trust_remote_code: passed on to transformers.
+
+    Raises:
+        UnsupportedModel, TokenizerMismatch, OptionConflict: see the message.
+    """
+    if draft_tokens is not None and draft_tokens < 1:
+        raise OptionConflict(f"draft_tokens must be >= 1, got {draft_tokens}; use drafter=None for plain decoding")
+    if draft_tokens is not None and pacing is not None:
+        raise OptionConflict("draft_tokens fixes the draft length and pacing decides it; give one of them")
+    if verification not in ("exact", "rejection"):
+        raise OptionConflict(f"verification is 'exact' or 'rejection', got {verification!r}")
+    kind: str | None = None
+    if isinstance(drafter, str) and drafter in KINDS:
+        kind = drafter
+    elif isinstance(drafter, str | PreTrainedModel):
+        if assistant is not None:
+            raise OptionConflict("the assistant was given twice, as drafter= and as assistant=; give it once")
+        kind, assistant = "auto", drafter
+    if kind in ("assistant", "universal") and assistant is None:
+        raise OptionConflict(f"drafter={kind!r} needs an assistant model; pass assistant=")
+    if kind in (None, "lookup") and assistant is not None:
+        raise OptionConflict(f"drafter={drafter!r} uses no assistant; leave assistant= out or choose drafter='auto'")
+    options = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    model = load_model(target, role="target", **options)
+    tokenizer = tokenizer if tokenizer is not None else load_tokenizer(target, trust_remote_code)
+    decoder_target = Target(model, tokenizer, exact=exact)
+    made: Drafter | None
+    if kind == "auto" and assistant is None:
+        logger.info("no assistant was given: drafting by lookup")
+        kind = "lookup"
+    if kind is None:
+        made = drafter
+    elif kind == "lookup":
+        if verification == "rejection":
+            raise OptionConflict("lookup drafts have no probabilities to reject with; use verification='exact'")
+        made = LookupDrafter()
+    else:
+        assert assistant is not None
+        same_options = options | {"dtype": dtype if dtype is not None else model.dtype}
+        loaded = load_model(assistant, role="assistant", **same_options)
+        if assistant_tokenizer is None:
+            assistant_tokenizer = load_tokenizer(assistant, trust_remote_code)
+        made = model_drafter(decoder_target, loaded, assistant_tokenizer, kind=kind, verification=verification)
+    if pacing is None:
+        pacing = Steady() if draft_tokens is None else Fixed(Bounds(draft_tokens, 1, draft_tokens))
+    return Decoder(decoder_target, made, pacing=pacing, verification=verification)
+
+
+def model_drafter(
+    target: Target,
+    assistant: PreTrainedModel,
+    assistant_tokenizer: Any,
+    *,
+    kind: str = "auto",
+    verification: Verification = "exact",
+) -> AssistantDrafter | UniversalDrafter:
+    """A drafter from an assistant model: by token ids if the tokenizers are the same, else by text.
+
+    Raises:
+        TokenizerMismatch: kind "assistant" with different tokenizers, or a tokenizer that is missing.
+        UnsupportedModel: the assistant sits on another device than the target.
+    """
+    lm = LanguageModel(assistant)
+    if lm.device != target.device:
+        raise UnsupportedModel(
+            f"the assistant is on {lm.device}, the target on {target.device}; move one: assistant.to({str(target.device)!r})"
+        )
+    if target.tokenizer is None or assistant_tokenizer is None:
+        if kind == "assistant" and target.tokenizer is None and assistant_tokenizer is None:
+            return _assistant(lm, target, verification)
+        missing = "tokenizer=" if target.tokenizer is None else "assistant_tokenizer="
+        raise TokenizerMismatch(
+            f"an assistant given as a loaded model comes without its tokenizer; pass {missing}"
+        )
+    mine, theirs = TokenBytes.of(target.tokenizer), TokenBytes.of(assistant_tokenizer)
+    same = mine.same_as(theirs)
+    if kind == "assistant" and not same:
+        raise TokenizerMismatch(
+            "drafter='assistant' needs the same tokenizer on both sides, and these differ; use drafter='universal' "
+            "or 'auto'"
+        )
+    if same and kind != "universal":
+        return _assistant(lm, target, verification)
+    return UniversalDrafter(
+        lm,
+        assistant_tokenizer,
+        target_tokenizer=target.tokenizer,
+        vocab_size=target.vocab_size,
+        eos_token_ids=target.eos_token_ids,
+        verification=verification,
+    )
+
+
+def _assistant(lm: LanguageModel, target: Target, verification: Verification) -> AssistantDrafter:
+    return AssistantDrafter(
+        lm, vocab_size=target.vocab_size, eos_token_ids=target.eos_token_ids, verification=verification
+    )
+
+
+def load_model(
+    model: ModelLike,
+    *,
+    role: str,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A causal language model from a hub name or path; a loaded model is returned as it is.
+
+    Raises:
+        UnsupportedModel: nothing loadable under that name, or options that a loaded model contradicts.
+    """
+    if isinstance(model, PreTrainedModel):
+        wanted = torch.device(device) if device is not None else None
+        if wanted is not None and model.device.type != wanted.type:
+            raise OptionConflict(
+                f"the {role} is on {model.device}, but device={str(device)!r} was asked for; move it before loading"
+            )
+        return model
+    if not isinstance(model, str):
+        raise UnsupportedModel(f"{role} must be a name, a path or a transformers model, got {type(model).__name__}")
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if not isinstance(named, torch.dtype) and dtype != "auto":
+            raise OptionConflict(f"dtype must be a torch dtype such as 'bfloat16' or 'float32', got {dtype!r}")
+        dtype = named if isinstance(named, torch.dtype) else None
+    if dtype is not None and not dtype.is_floating_point:
+        raise OptionConflict(f"dtype must be a floating point type, got {dtype}")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, dtype=dtype if dtype is not None else "auto", trust_remote_code=trust_remote_code
+        )
+    except AnydraftError:
+        raise
+    except (OSError, ValueError, KeyError) as failure:
+        raise UnsupportedModel(
+            f"cannot load the {role} {model!r}: {_first_line(failure)}. Give a hub name, a folder written by "
+            "save_pretrained, or a loaded model."
+        ) from failure
+    return loaded.to(device).eval()  # type: ignore[no-any-return]
+
+
+def load_tokenizer(model: ModelLike, trust_remote_code: bool = False) -> Any:
+    """The tokenizer beside a model's name or path; None for a loaded model without a source or when absent."""
+    source = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
+    if not source:
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as failure:
+        if isinstance(model, str):
+            raise TokenizerMismatch(
+                f"{model!r} has no tokenizer that can be loaded ({_first_line(failure)}); pass tokenizer="
+            ) from failure
+        return None
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).strip().splitlines() or [type(failure).__name__])[0]
