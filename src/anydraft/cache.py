@@ -25,7 +25,7 @@ def bucket(slots: int) -> int:
     return -(-slots // BUCKET) * BUCKET
 
 
-class SlotLayer(CacheLayerMixin):
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer."""
 
     is_compileable = False
@@ -107,7 +107,7 @@ def _write(store: torch.Tensor, states: torch.Tensor, plan: Plan) -> torch.Tenso
     return view[:, :, : plan.span]
 
 
-class SlotCache(Cache):
+class SlotCache(Cache):  # type: ignore[misc]
     """Cache of several rows of different length, each with a tree of uncommitted nodes behind its prefix.
 
     Attributes:

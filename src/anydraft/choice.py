@@ -66,7 +66,7 @@ class Choices:
 
 def greedy_choices(logits: torch.Tensor) -> list[list[int]]:
     """Argmax of every entry of (rows, width, vocab), in one go."""
-    return logits.to(torch.float32).argmax(-1).tolist()  # type: ignore[no-any-return]
+    return logits.to(torch.float32).argmax(-1).tolist()
 
 
 Chooser = Callable[[int], int]

@@ -147,7 +147,7 @@ class Decoder:
             drafts = [draft_prompt] if isinstance(draft_prompt, str) else list(draft_prompt)
         if len(drafts) != len(prompts):
             raise OptionConflict(f"{len(prompts)} prompts need as many draft prompts, got {len(drafts)}")
-        rows = []
+        rows: list[Row] = []
         for text_or_ids, draft in zip(prompts, drafts, strict=True):
             ids = self._encode(text_or_ids)
             self._check_length(len(ids), params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -23,9 +23,8 @@ from anydraft.verify import Verification
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["auto", "assistant", "universal", "lookup"]
 KINDS = ("auto", "assistant", "universal", "lookup")
-ModelLike = str | PreTrainedModel
+ModelLike: TypeAlias = str | PreTrainedModel
 
 
 def load(
@@ -79,8 +78,7 @@ def load(
         raise OptionConflict(f"drafter={kind!r} needs an assistant model; pass assistant=")
     if kind in (None, "lookup") and assistant is not None:
         raise OptionConflict(f"drafter={drafter!r} uses no assistant; leave assistant= out or choose drafter='auto'")
-    options = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
-    model = load_model(target, role="target", **options)
+    model = load_model(target, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     tokenizer = tokenizer if tokenizer is not None else load_tokenizer(target, trust_remote_code)
     decoder_target = Target(model, tokenizer, exact=exact)
     made: Drafter | None
@@ -95,8 +93,13 @@ def load(
         made = LookupDrafter()
     else:
         assert assistant is not None
-        same_options = options | {"dtype": dtype if dtype is not None else model.dtype}
-        loaded = load_model(assistant, role="assistant", **same_options)
+        loaded = load_model(
+            assistant,
+            role="assistant",
+            dtype=dtype if dtype is not None else model.dtype,
+            device=device if device is not None else model.device.type,
+            trust_remote_code=trust_remote_code,
+        )
         if assistant_tokenizer is None:
             assistant_tokenizer = load_tokenizer(assistant, trust_remote_code)
         made = model_drafter(decoder_target, loaded, assistant_tokenizer, kind=kind, verification=verification)
@@ -122,7 +125,8 @@ def model_drafter(
     lm = LanguageModel(assistant)
     if lm.device != target.device:
         raise UnsupportedModel(
-            f"the assistant is on {lm.device}, the target on {target.device}; move one: assistant.to({str(target.device)!r})"
+            f"the assistant is on {lm.device}, the target on {target.device}; move one, for example with "
+            f"assistant.to({str(target.device)!r})"
         )
     if target.tokenizer is None or assistant_tokenizer is None:
         if kind == "assistant" and target.tokenizer is None and assistant_tokenizer is None:
@@ -199,7 +203,7 @@ def load_model(
             f"cannot load the {role} {model!r}: {_first_line(failure)}. Give a hub name, a folder written by "
             "save_pretrained, or a loaded model."
         ) from failure
-    return loaded.to(device).eval()  # type: ignore[no-any-return]
+    return loaded.to(device).eval()
 
 
 def load_tokenizer(model: ModelLike, trust_remote_code: bool = False) -> Any:

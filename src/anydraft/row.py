@@ -67,7 +67,8 @@ class Row:
         """Commit one token; True when the row is finished with it."""
         self.tokens.append(token)
         self.proposers.append(proposer)
-        if any([rule(self) for rule in self.stops]):  # all rules run: some keep state
+        fired = [rule(self) for rule in self.stops]  # every rule sees every token: some keep state
+        if any(fired):
             self.finish_reason = "stop"
         elif self.remaining <= 0:
             self.finish_reason = "length"

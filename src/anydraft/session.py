@@ -14,6 +14,7 @@ import torch
 from anydraft.choice import Choices, ScoreLog, greedy_choices
 from anydraft.drafters.protocol import Drafter
 from anydraft.errors import DraftError
+from anydraft.lm import Nodes
 from anydraft.noise import mix64, uniform
 from anydraft.pacing import Pacing
 from anydraft.row import Row
@@ -132,7 +133,7 @@ class Session:
     def _score(self, rows: list[Row], trees: list[DraftTree]) -> torch.Tensor:
         """Logits (rows, width, vocab) of the roots and nodes of all active rows."""
         by_row = dict(zip(rows, trees, strict=True))
-        nodes = []
+        nodes: list[Nodes] = []
         for row in self._cached:
             tree = by_row.get(row)
             if tree is None:

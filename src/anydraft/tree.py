@@ -98,7 +98,9 @@ class DraftTree:
     def keep(self, nodes: Iterable[int]) -> DraftTree:
         """The subtree of the given nodes (ascending, closed under ancestors)."""
         new: dict[int, int] = {-1: -1}
-        tokens, parents, scores = [], [], []
+        tokens: list[int] = []
+        parents: list[int] = []
+        scores: list[float] = []
         for node in nodes:
             new[node] = len(tokens)
             tokens.append(self.tokens[node])

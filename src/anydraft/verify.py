@@ -15,7 +15,6 @@ import torch
 
 from anydraft.tree import DraftTree
 
-
 Verification = Literal["exact", "rejection"]
 
 

@@ -47,11 +47,14 @@ class Record:
     task: Task
     run: Run | None = None
     error: str | None = None
+    nats: float | None = None  # what the text costs the judge
 
     def to_dict(self) -> dict[str, Any]:
         """One flat object, ready for a line of JSON."""
         row = {"prompt_id": self.prompt_id, "contender": self.contender, **dataclasses.asdict(self.task)}
-        return row | ({"error": self.error} if self.run is None else dataclasses.asdict(self.run))
+        if self.run is None:
+            return row | {"error": self.error}
+        return row | dataclasses.asdict(self.run) | {"nats": self.nats}
 
 
 class Contender(Protocol):
@@ -68,13 +71,17 @@ class Contender(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to measure: prompts as (id, token ids), temperatures, tokens a prompt, and a warm-up prompt."""
+    """What to measure: prompts as (id, token ids), temperatures, tokens a prompt, and a warm-up prompt.
+
+    `judge(prompt, tokens)`, where given, says after each run what the text costs the target in nats.
+    """
 
     prompts: Sequence[tuple[str, list[int]]]
     temperatures: Sequence[float]
     max_new_tokens: int
     warm_up: list[int]
     seed: int = 0
+    judge: Callable[[Sequence[int], Sequence[int]], float] | None = None
     on_start: Callable[[str, str], None] = field(default=lambda prompt_id, contender: None)
 
     def tasks(self, temperature: float) -> Iterator[tuple[str, list[int], Task]]:
@@ -105,7 +112,10 @@ def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
             first = number % len(contenders)
             for contender in [*contenders[first:], *contenders[:first]]:
                 plan.on_start(prompt_id, contender.name)
-                yield attempt(contender, prompt_id, tokens, task)
+                record = attempt(contender, prompt_id, tokens, task)
+                if plan.judge is not None and record.run is not None:
+                    record = dataclasses.replace(record, nats=plan.judge(tokens, record.run.tokens))
+                yield record
 
 
 def attempt(contender: Contender, prompt_id: str, tokens: Sequence[int], task: Task) -> Record:

@@ -178,7 +178,7 @@ class UniversalDrafter:
         logs = scores.log_softmax(-1)
         noise = row.noise
         if noise is not None:
-            vectors: list[Floats] = logs.numpy(force=True).astype(np.float64)
+            vectors: Floats = logs.numpy(force=True).astype(np.float64)
             coupled = []
             for node, vector in zip(frontier, vectors, strict=True):
                 parent = growth.parents[node] if node >= 0 else -1
