@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 import anydraft
 from anydraft.bench.contenders import AnydraftContender, TransformersContender
 from anydraft.bench.enlarge import enlarge_to
+from anydraft.bench.likelihood import Judge
 from anydraft.bench.measure import Contender, Plan
 from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
@@ -44,27 +45,19 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    target: Annotated[
-        str, typer.Option(help="Folder or hub name; 'embedded' is the pair's own.")
-    ] = "embedded",
+    target: Annotated[str, typer.Option(help="Folder or hub name; 'embedded' is the pair's own.")] = "embedded",
     assistant: Annotated[str, typer.Option(help="Folder or hub name, or 'embedded'.")] = "embedded",
     prompts: Annotated[str, typer.Option(help="A .jsonl file, or 'held-out' for Python files.")] = "held-out",
     limit: Annotated[int, typer.Option(min=1, help="Prompts to time; one more warms up.")] = 20,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
     temperature: Annotated[list[float], typer.Option(help="May be repeated.")] = [0.0, 1.0],  # noqa: B006
     contender: Annotated[list[Name], typer.Option(help="May be repeated.")] = DEFAULT,
-    enlarge: Annotated[
-        float, typer.Option(help="Give the target the cost of so many parameters (400e6).")
-    ] = 0.0,
+    enlarge: Annotated[float, typer.Option(help="Give the target the cost of so many parameters (400e6).")] = 0.0,
     dtype: str = "bfloat16",
-    exact: Annotated[
-        bool, typer.Option(help="anydraft's fixed shapes: same tokens in bfloat16 too.")
-    ] = False,
+    exact: Annotated[bool, typer.Option(help="anydraft's fixed shapes: same tokens in bfloat16 too.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     seed: int = 0,
-    out: Annotated[Path, typer.Option(help="Folder for runs.jsonl, summary.json, provenance.json.")] = Path(
-        "runs/uag"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for runs.jsonl, summary.json, provenance.json.")] = Path("runs/uag"),
 ) -> None:
     """Time the contenders and print their table."""
     transformers.logging.set_verbosity_error()
@@ -76,6 +69,7 @@ def main(
     chosen = _prompts(prompts, limit + 1)
     with ExitStack() as stack:
         place, draft_place = _folder(target, "target"), _folder(assistant, "assistant")
+        judge = place  # an enlarged target gives the same answers, at its cost
         if enlarge:
             place = _enlarged(place, enlarge, precision, seed, stack)
         tokenizer = AutoTokenizer.from_pretrained(place)
@@ -86,6 +80,7 @@ def main(
             max_new_tokens=max_new_tokens,
             warm_up=encoded[-1][1],
             seed=seed,
+            judge=Judge(_model(judge, precision)).nats,
         )
         made = [_contender(name, place, draft_place, precision, exact) for name in contender]
         run_session(

@@ -1,5 +1,6 @@
 """The bench does what it says: same work for all, honest arithmetic, errors kept. Nothing here is timed."""
 
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import anydraft
 from anydraft.bench.contenders import AnydraftContender, TransformersContender
+from anydraft.bench.likelihood import Judge
 from anydraft.bench.measure import Plan, Record, Run, Task, measure
 from anydraft.bench.prompts import Prompt, PromptSet, beginning, held_out, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
-from anydraft.bench.report import Row, summarise, table
+from anydraft.bench.report import Row, summarise
 from anydraft.bench.session import run_session
 from anydraft.bench.statistics import bootstrap, ratio_of_rates, ratio_of_totals
+from anydraft.bench.tables import speed_table, time_table
 
 CORPUS = Path(__file__).resolve().parents[1] / "recipes" / "pycode" / "corpus.py"
 TASK = Task(temperature=0.0, max_new_tokens=4, seed=0)
@@ -161,16 +164,14 @@ def test_figures_of_a_drafting_contender() -> None:
             **parts,
         ),
     ]
-    row = by_name(summarise([*records("anydraft", plain), *records("anydraft-uag", drafting)]))[
-        "anydraft-uag"
-    ]
+    row = by_name(summarise([*records("anydraft", plain), *records("anydraft-uag", drafting)]))["anydraft-uag"]
     assert row.tokens_per_second is not None
     assert row.tokens_per_pass is not None
     assert row.cost is not None
     assert row.tokens_per_second.value == pytest.approx(4.0)
     assert row.tokens_per_pass.value == pytest.approx(2.0)
     assert row.speedup["anydraft"].value == pytest.approx(2.0)
-    assert row.cost == pytest.approx(row.tokens_per_pass.value / row.speedup["anydraft"].value)
+    assert row.cost.value == pytest.approx(row.tokens_per_pass.value / row.speedup["anydraft"].value)
     assert row.acceptance_rate == pytest.approx(0.5)
     assert row.shares == pytest.approx({"prefill": 0.1, "draft": 0.2, "verify": 0.6, "other": 0.1})
     # 0.2 s of other in 4 passes, against 3.6 s in 8 plain passes
@@ -196,9 +197,11 @@ def test_speedups_are_over_each_engines_plain_decoding() -> None:
         "transformers": 2.0,
         "anydraft": 1.0,
     }
-    assert uag.cost == pytest.approx(1.0)  # over transformers' own plain decoding
+    assert uag.cost is not None
+    assert uag.cost.value == pytest.approx(1.0)  # over transformers' own plain decoding
     assert rows["anydraft-uag"].speedup["transformers"].value == pytest.approx(4.0)
-    assert rows["anydraft-uag"].cost == pytest.approx(2.0)
+    assert rows["anydraft-uag"].cost is not None
+    assert rows["anydraft-uag"].cost.value == pytest.approx(2.0)
     assert rows["anydraft"].cost is None
     assert rows["anydraft"].speedup.keys() == {"transformers"}
 
@@ -209,15 +212,15 @@ def test_a_prompt_counts_for_a_ratio_only_where_both_finished() -> None:
     )
     row = rows["anydraft-uag"]
     assert row.speedup["anydraft"].value == pytest.approx(2.0)
-    assert (row.prompts, row.errors, row.identical) == (1, ["ValueError: no"], {"anydraft": (1, 1)})
+    assert (row.prompts, row.errors, row.identical) == (1, ("ValueError: no",), {"anydraft": (1, 1)})
 
 
 def test_a_contender_that_never_finished_has_a_row() -> None:
     rows = summarise([*records("anydraft", [made(1.0)]), *records("anydraft-uag", [None])])
     assert rows[1].tokens_per_second is None
-    assert rows[1].errors == ["ValueError: no"]
+    assert rows[1].errors == ("ValueError: no",)
     console = Console(width=200, record=True)
-    console.print(table(rows, "title"))
+    console.print(speed_table(rows, "title"), time_table(rows))
     assert "anydraft-uag" in console.export_text()
 
 
@@ -234,9 +237,7 @@ def test_contenders_alternate_and_warm_up() -> None:
 def test_errors_and_short_answers_are_records_and_the_rest_goes_on() -> None:
     log: list[str] = []
     runs: dict[str, Run | Exception] = {"1": RuntimeError("no such head"), "2": made(1.0, tokens=[1])}
-    plan = Plan(
-        prompts=[("p", [1]), ("q", [2]), ("r", [3])], temperatures=[1.0], max_new_tokens=4, warm_up=[9]
-    )
+    plan = Plan(prompts=[("p", [1]), ("q", [2]), ("r", [3])], temperatures=[1.0], max_new_tokens=4, warm_up=[9])
     got = list(measure([Scripted("a", log, runs)], plan))
     assert [record.error for record in got] == [
         "RuntimeError: no such head",
@@ -275,12 +276,9 @@ def test_transformers_with_an_assistant_is_watched_and_its_models_are_kept() -> 
         TransformersContender("transformers-uag", target, mine, assistant, theirs),
     ]
     ids = mine.encode(TEXT)
-    plan = Plan(
-        prompts=[("p", ids), ("q", ids[:9])], temperatures=[1.0, 0.0], max_new_tokens=10, warm_up=ids[:5]
-    )
+    plan = Plan(prompts=[("p", ids), ("q", ids[:9])], temperatures=[1.0, 0.0], max_new_tokens=10, warm_up=ids[:5])
     got = {
-        (record.task.temperature, record.contender, record.prompt_id): record
-        for record in measure(contenders, plan)
+        (record.task.temperature, record.contender, record.prompt_id): record for record in measure(contenders, plan)
     }
     for prompt in ("p", "q"):
         plain, drafted = got[0.0, "transformers", prompt].run, got[0.0, "transformers-uag", prompt].run
@@ -308,26 +306,33 @@ def test_the_real_decoder_beside_transformers(tmp_path: Path) -> None:
         AnydraftContender("anydraft", anydraft.load(model, drafter=None)),
         AnydraftContender("anydraft-lookup", anydraft.load(model, drafter="lookup")),
     ]
-    plan = Plan(
-        prompts=[("p", [5, 6, 7]), ("q", [9, 8])], temperatures=[0.0, 1.0], max_new_tokens=8, warm_up=[4]
-    )
+    plan = Plan(prompts=[("p", [5, 6, 7]), ("q", [9, 8])], temperatures=[0.0, 1.0], max_new_tokens=8, warm_up=[4])
+    plan = dataclasses.replace(plan, judge=Judge(model).nats)
     console = Console(width=220, record=True)
     rows = run_session(contenders, plan, out=tmp_path, title="tiny", provenance={"seed": 0}, console=console)
     assert len(rows) == 6
     for row in rows:
-        assert row.errors == []
+        assert row.errors == ()
         if row.temperature == 0 and row.contender != "transformers":
             assert row.identical["transformers"] == (2, 2)
         if row.contender == "anydraft-lookup":
             assert row.identical["anydraft"] == (2, 2)
             assert row.cost is not None
             assert row.tokens_per_pass is not None
-            assert row.cost == pytest.approx(row.tokens_per_pass.value / row.speedup["anydraft"].value)
+            assert row.cost.value == pytest.approx(row.tokens_per_pass.value / row.speedup["anydraft"].value)
+            assert row.nats_per_token is not None
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert len(lines) == 12
     assert json.loads((tmp_path / "summary.json").read_text())[0]["contender"] == "transformers"
     assert json.loads((tmp_path / "provenance.json").read_text()) == {"seed": 0}
     assert "anydraft-lookup" in console.export_text()
+
+
+def test_the_judge_adds_up_what_the_model_says() -> None:
+    model = tiny(16)
+    log_probabilities = model(torch.tensor([[3, 4, 5, 6]])).logits[0].detach().log_softmax(-1)
+    expected = -float(log_probabilities[1, 5] + log_probabilities[2, 6])
+    assert Judge(model).nats([3, 4], [5, 6]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_provenance_names_what_matters() -> None:

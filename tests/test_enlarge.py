@@ -110,9 +110,7 @@ def test_the_given_model_and_the_random_state_stay() -> None:
 
 
 def test_a_seed_decides_the_new_weights() -> None:
-    first, same, other = (
-        enlarge(tiny(), width=96, seed=seed).model.layers[0].mlp.up_proj.weight for seed in (0, 0, 1)
-    )
+    first, same, other = (enlarge(tiny(), width=96, seed=seed).model.layers[0].mlp.up_proj.weight for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 

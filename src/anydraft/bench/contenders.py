@@ -98,9 +98,7 @@ class TransformersContender:
         """Decode once. Draft time is the assistant's `generate`; aligning the two texts counts as other."""
         ids = torch.tensor([list(prompt)], device=self.model.device)
         sampling = task.temperature > 0
-        how = (
-            {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0} if sampling else {}
-        )
+        how = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0} if sampling else {}
         config = GenerationConfig(max_new_tokens=task.max_new_tokens, do_sample=sampling, use_cache=True)
         config.update(**how)
         torch.manual_seed(task.seed)

@@ -63,13 +63,9 @@ def _enlarged(model: PreTrainedModel, small: Shape, shape: Shape, seed: int) -> 
     scale = math.sqrt(small.width / shape.width)
     large = _random(model, shape, seed)
     targets = dict(large.named_parameters())
-    unknown = [
-        name for name, _ in model.named_parameters() if name not in targets or _module(name) not in places
-    ]
+    unknown = [name for name, _ in model.named_parameters() if name not in targets or _module(name) not in places]
     if unknown:
-        raise UnsupportedModel(
-            f"only plain Llama form can be enlarged; this model also has {', '.join(unknown[:3])}"
-        )
+        raise UnsupportedModel(f"only plain Llama form can be enlarged; this model also has {', '.join(unknown[:3])}")
     _silence(large)
     for name, parameter in model.named_parameters():
         rows, columns = places[_module(name)]

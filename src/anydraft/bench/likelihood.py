@@ -1,8 +1,8 @@
 """How likely the target finds a text that was decoded in its name.
 
 Speed is worth nothing if the text is not the target's. At temperature 0 equality shows that; sampled texts of
-different engines differ anyway, but on average a text drawn from the target costs it its own entropy in nats, and one
-drawn from something else costs more (or, from something narrower, less).
+different engines differ anyway, but on average a text drawn from the target costs it its own entropy in nats,
+and one drawn from something else costs more (or, from something narrower, less).
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ PACKAGES = ("anydraft", "torch", "transformers", "tokenizers", "safetensors", "n
 def provenance(*, dtype: torch.dtype, seed: int, **details: Any) -> dict[str, Any]:
     """Command, commit, versions, processor, threads, dtype, seed and date, and the run's own `details`."""
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": command(),
         "commit": commit(Path(__file__).parent),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -34,6 +34,12 @@ def provenance(*, dtype: torch.dtype, seed: int, **details: Any) -> dict[str, An
         "seed": seed,
         **details,
     }
+
+
+def command() -> str:
+    """The command line, with paths seen from the working folder."""
+    words = (os.path.relpath(word) if os.path.isabs(word) else word for word in sys.argv)
+    return shlex.join([Path(sys.executable).name, *words])
 
 
 def commit(folder: Path) -> str | None:

@@ -1,49 +1,58 @@
-"""From records to figures: speed, speedup over both kinds of plain decoding, tau, c, acceptance, where time
-went.
+"""From records to figures: speed, speedup over plain decoding of either engine, tau, c, acceptance, where time went.
 
-Every speedup comes with tau (tokens a pass) and c = tau / speedup over the same engine's plain decoding: tau
-travels between machines, c says what this machine and this engine made of it.
+A speedup comes with tau (tokens a pass) and c = tau / speedup over the same engine's plain decoding: tau travels
+between machines, c says what this machine and this engine made of it.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from anydraft.bench.measure import Record, Run
-from anydraft.bench.statistics import Interval, bootstrap, ratio_of_rates, ratio_of_totals
+from anydraft.bench.statistics import Array, Interval, bootstrap, ratio_of_rates, ratio_of_totals
 
-Runs = dict[str, Run]  # by prompt id
+Finished = dict[str, tuple[Run, float | None]]  # by prompt id: the run and what its text costs the judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """The figures of one contender at one temperature, over the prompts it finished."""
+    """The figures of one contender at one temperature, over the prompts it finished.
+
+    Attributes:
+        speedup: over plain decoding of each engine, by the engine's name; prompts that both finished.
+        cost: c, over plain decoding of the own engine.
+        shares: of the time: prefill, draft, verify, other.
+        other_per_plain_pass: other time a pass, as a share of a pass of the own engine's plain decoding.
+        seconds_first_token: median.
+        nats_per_token: what the texts cost the judge.
+        identical: texts equal to those of each engine's plain decoding, and how many were compared.
+    """
 
     contender: str
     temperature: float
     prompts: int
-    errors: list[str]
+    errors: tuple[str, ...] = ()
     tokens_per_second: Interval | None = None
     tokens_per_pass: Interval | None = None
-    speedup: dict[str, Interval]  # over plain decoding of each engine, by name
-    cost: float | None = None  # tau / speedup over the own engine's plain decoding
+    speedup: dict[str, Interval]
+    cost: Interval | None = None
     acceptance_rate: float | None = None
-    shares: dict[str, float]  # of the time: prefill, draft, verify, other
-    other_per_plain_pass: float | None = (
-        None  # other time a pass, in passes of the own engine's plain decoding
-    )
-    seconds_first_token: float | None = None  # median
-    identical: dict[str, tuple[int, int]]  # to plain decoding of each engine: texts, of how many
+    shares: dict[str, float]
+    other_per_plain_pass: float | None = None
+    seconds_first_token: float | None = None
+    nats_per_token: Interval | None = None
+    identical: dict[str, tuple[int, int]]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("tokens_per_second", "tokens_per_pass"):
-            plain[name] = plain[name] and plain[name].to_dict()
-        return plain | {"speedup": {name: interval.to_dict() for name, interval in self.speedup.items()}}
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return value.to_dict()
+    return {name: _plain(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def engine(contender: str) -> str:
@@ -53,140 +62,96 @@ def engine(contender: str) -> str:
 
 def summarise(records: Iterable[Record], *, seed: int = 0) -> list[Row]:
     """One row per temperature and contender, in the order in which they first appear."""
-    runs: dict[tuple[float, str], Runs] = {}
+    finished: dict[float, dict[str, Finished]] = {}
     errors: dict[tuple[float, str], list[str]] = {}
     for record in records:
-        key = record.task.temperature, record.contender
-        runs.setdefault(key, {})
-        if record.run is None:
-            errors.setdefault(key, []).append(record.error or "")
+        at, name = record.task.temperature, record.contender
+        mine = finished.setdefault(at, {}).setdefault(name, {})
+        if record.run is not None:
+            mine[record.prompt_id] = record.run, record.nats
         else:
-            runs[key][record.prompt_id] = record.run
-    order = sorted(runs, key=lambda key: key[0])
+            errors.setdefault((at, name), []).append(record.error or "unknown error")
     return [
-        _row(contender, temperature, runs, errors.get((temperature, contender), []), seed)
-        for temperature, contender in order
+        _row(name, at, contenders, tuple(errors.get((at, name), ())), seed)
+        for at, contenders in finished.items()
+        for name in contenders
     ]
 
 
-def _row(
-    contender: str, temperature: float, runs: dict[tuple[float, str], Runs], errors: list[str], seed: int
-) -> Row:
-    mine = runs[temperature, contender]
-    plain = {
-        name: theirs
-        for (at, name), theirs in runs.items()
-        if at == temperature and name == engine(name) and mine.keys() & theirs.keys()
-    }
+def _row(name: str, temperature: float, contenders: dict[str, Finished], errors: tuple[str, ...], seed: int) -> Row:
+    place: dict[str, Any] = {"contender": name, "temperature": temperature, "errors": errors}
+    mine = contenders[name]
     if not mine:
-        return Row(
-            contender=contender,
-            temperature=temperature,
-            prompts=0,
-            errors=errors,
-            speedup={},
-            shares={},
-            identical={},
-        )
-    all_mine = list(mine.values())
-    tokens, seconds, passes = _columns(all_mine)
-    speedup = {name: _speedup(mine, theirs, seed) for name, theirs in plain.items() if name != contender}
-    tau = bootstrap(ratio_of_totals, tokens, passes, seed=seed)
-    own = plain.get(engine(contender))
-    total = sum(seconds)
-    spent = {
-        part: sum(getattr(run, f"seconds_{part}") for run in all_mine)
-        for part in ("prefill", "draft", "verify")
-    }
-    spent["other"] = max(0.0, total - sum(spent.values()))
-    drafted = sum(run.draft_tokens for run in all_mine)
-    firsts = [run.seconds_first_token for run in all_mine if run.seconds_first_token is not None]
+        return Row(**place, prompts=0, speedup={}, shares={}, identical={})
+    plain = {other: base for other, base in contenders.items() if other == engine(other) and mine.keys() & base.keys()}
+    rivals = {other: base for other, base in plain.items() if other != name}
+    own = plain.get(engine(name))
+    runs = [run for run, _ in mine.values()]
+    tokens, seconds, passes = _columns(runs)
+    shares = _shares(runs)
+    drafted = sum(run.draft_tokens for run in runs)
+    firsts = [run.seconds_first_token for run in runs if run.seconds_first_token is not None]
+    nats = [value for _, value in mine.values() if value is not None]
     return Row(
-        contender=contender,
-        temperature=temperature,
+        **place,
         prompts=len(mine),
-        errors=errors,
         tokens_per_second=bootstrap(ratio_of_totals, tokens, seconds, seed=seed),
-        tokens_per_pass=tau,
-        speedup=speedup,
-        cost=tau.value / speedup[engine(contender)].value if engine(contender) in speedup else None,
-        acceptance_rate=sum(run.accepted_tokens for run in all_mine) / drafted if drafted else None,
-        shares={part: value / total for part, value in spent.items()},
-        other_per_plain_pass=spent["other"] / sum(passes) / _pass_seconds(own.values()) if own else None,
+        tokens_per_pass=bootstrap(ratio_of_totals, tokens, passes, seed=seed),
+        speedup={other: _against(_speedup, mine, base, seed) for other, base in rivals.items()},
+        cost=_against(_cost, mine, own, seed) if own is not None and own is not mine else None,
+        acceptance_rate=sum(run.accepted_tokens for run in runs) / drafted if drafted else None,
+        shares=shares,
+        other_per_plain_pass=shares["other"] * sum(seconds) / sum(passes) / _pass_seconds(own) if own else None,
         seconds_first_token=statistics.median(firsts) if firsts else None,
+        nats_per_token=bootstrap(ratio_of_totals, nats, tokens, seed=seed) if len(nats) == len(mine) else None,
+        # Sampled texts can only be compared where both draw from the same noise.
         identical={
-            name: _identical(mine, theirs)
-            for name, theirs in plain.items()
-            # Sampled texts can only be compared where both draw from the same noise.
-            if name != contender and (temperature == 0 or engine(contender) == name == "anydraft")
+            other: _identical(mine, base)
+            for other, base in rivals.items()
+            if temperature == 0 or engine(name) == other == "anydraft"
         },
     )
 
 
 def _columns(runs: Sequence[Run]) -> tuple[list[float], list[float], list[float]]:
-    return (
-        [float(len(run.tokens)) for run in runs],
-        [run.seconds for run in runs],
-        [float(run.passes) for run in runs],
+    """Tokens, seconds and passes, each by prompt."""
+    tokens = [float(len(run.tokens)) for run in runs]
+    return tokens, [run.seconds for run in runs], [float(run.passes) for run in runs]
+
+
+def _against(figure: Callable[..., Array], mine: Finished, base: Finished, seed: int) -> Interval:
+    """A figure of tokens, seconds and passes of two contenders, over the prompts that both finished."""
+    shared = [prompt for prompt in mine if prompt in base]
+    return bootstrap(
+        figure,
+        *_columns([mine[prompt][0] for prompt in shared]),
+        *_columns([base[prompt][0] for prompt in shared]),
+        seed=seed,
     )
 
 
-def _speedup(mine: Runs, theirs: Runs, seed: int) -> Interval:
-    """Over the prompts that both finished."""
-    shared = [prompt for prompt in mine if prompt in theirs]
-    tokens, seconds, _ = _columns([mine[prompt] for prompt in shared])
-    base_tokens, base_seconds, _ = _columns([theirs[prompt] for prompt in shared])
-    return bootstrap(ratio_of_rates, tokens, seconds, base_tokens, base_seconds, seed=seed)
+def _speedup(tokens: Array, seconds: Array, _: Array, base_tokens: Array, base_seconds: Array, __: Array) -> Array:
+    return ratio_of_rates(tokens, seconds, base_tokens, base_seconds)
 
 
-def _identical(mine: Runs, theirs: Runs) -> tuple[int, int]:
-    shared = [prompt for prompt in mine if prompt in theirs]
-    return sum(mine[prompt].tokens == theirs[prompt].tokens for prompt in shared), len(shared)
+def _cost(tokens: Array, seconds: Array, passes: Array, base_tokens: Array, base_seconds: Array, _: Array) -> Array:
+    cost: Array = ratio_of_totals(tokens, passes) / ratio_of_rates(tokens, seconds, base_tokens, base_seconds)
+    return cost
 
 
-def _pass_seconds(plain: Iterable[Run]) -> float:
+def _shares(runs: Sequence[Run]) -> dict[str, float]:
+    total = sum(run.seconds for run in runs)
+    parts = ("prefill", "draft", "verify")
+    shares = {part: sum(getattr(run, f"seconds_{part}") for run in runs) / total for part in parts}
+    return shares | {"other": max(0.0, 1 - sum(shares.values()))}
+
+
+def _pass_seconds(plain: Finished) -> float:
     """Seconds of one pass of plain decoding, all included but the prompt."""
-    runs = list(plain)
+    runs = [run for run, _ in plain.values()]
     return sum(run.seconds - run.seconds_prefill for run in runs) / sum(run.passes for run in runs)
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
-    """The rows for a terminal."""
-    engines = sorted({name for row in rows for name in row.speedup})
-    made = Table(title=title, title_justify="left")
-    for heading in ("T", "contender", "tokens/s", *(f"x {name}" for name in engines)):
-        made.add_column(heading, justify="left" if heading == "contender" else "right")
-    for heading in (
-        "tau",
-        "c",
-        "accepted",
-        "draft/verify/other %",
-        "other/pass %",
-        "first ms",
-        "same text",
-        "errors",
-    ):
-        made.add_column(heading, justify="right")
-    for row in rows:
-        shares = "/".join(
-            f"{100 * row.shares[part]:.0f}" for part in ("draft", "verify", "other") if row.shares
-        )
-        made.add_row(
-            f"{row.temperature:g}",
-            row.contender,
-            "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}",
-            *(f"{row.speedup[name]}" if name in row.speedup else "-" for name in engines),
-            "-" if row.tokens_per_pass is None else f"{row.tokens_per_pass}",
-            _number(row.cost, ".2f"),
-            _number(row.acceptance_rate, ".1%"),
-            shares or "-",
-            _number(row.other_per_plain_pass, ".0%"),
-            _number(row.seconds_first_token and 1000 * row.seconds_first_token, ".0f"),
-            ", ".join(f"{same}/{count} {name}" for name, (same, count) in row.identical.items()) or "-",
-            f"{len(row.errors)}" if row.errors else "-",
-        )
-    return made
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "-" if value is None else f"{value:{spec}}"
+def _identical(mine: Finished, base: Finished) -> tuple[int, int]:
+    pairs = [(run.tokens, base[prompt][0].tokens) for prompt, (run, _) in mine.items() if prompt in base]
+    return sum(first == second for first, second in pairs), len(pairs)

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from anydraft.bench.measure import Contender, Plan, Record, measure
-from anydraft.bench.report import Row, summarise, table
+from anydraft.bench.report import Row, summarise
+from anydraft.bench.tables import speed_table, time_table
 
 
 def run_session(
@@ -27,8 +28,11 @@ def run_session(
     provenance: dict[str, Any],
     console: Console | None = None,
 ) -> list[Row]:
-    """Measure, write the three files into `out`, print the table; returns its rows."""
-    console = console or Console()
+    """Measure, write the three files into `out`, print the tables; returns their rows."""
+    if console is None:
+        console = Console()
+        if not console.is_terminal:  # a file has no width; do not squeeze the columns into 80
+            console = Console(width=160)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "provenance.json", provenance)
     records: list[Record] = []
@@ -51,7 +55,7 @@ def run_session(
             bar.advance(task)
     rows = summarise(records, seed=plan.seed)
     _write(out / "summary.json", [row.to_dict() for row in rows])
-    console.print(table(rows, title))
+    console.print(speed_table(rows, title), time_table(rows))
     for row in rows:
         for error in sorted(set(row.errors)):
             console.print(
