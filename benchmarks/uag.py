@@ -1,7 +1,7 @@
 """Universal assisted generation, side by side: transformers and anydraft, plain and with an assistant of
 another tokenizer, on one target in one run.
 
-    python benchmarks/uag.py --prompts ../shared/prompts/humaneval.jsonl --limit 20
+    python benchmarks/uag.py --prompts humaneval.jsonl --limit 20
     python benchmarks/uag.py --prompts held-out --limit 20 --enlarge 400e6
 
 Every contender decodes the same number of tokens from the same token ids, alternating prompt by prompt. See
@@ -12,7 +12,7 @@ import tempfile
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import transformers
@@ -20,6 +20,7 @@ import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import anydraft
+from anydraft import models
 from anydraft.bench.contenders import AnydraftContender, TransformersContender
 from anydraft.bench.enlarge import enlarge_to
 from anydraft.bench.likelihood import Judge
@@ -117,12 +118,8 @@ def _title(target: str, enlarge: float) -> str:
     return f"{name} enlarged to {enlarge / 1e6:.0f} M parameters (same answers)" if enlarge else name
 
 
-def _folder(name: str, role: str) -> str:
-    if name != "embedded":
-        return name
-    from anydraft import models
-
-    return str(models.path(role))
+def _folder(name: str, role: Literal["target", "assistant"]) -> str:
+    return str(models.path(role)) if name == "embedded" else name
 
 
 def _model(place: str, dtype: torch.dtype) -> PreTrainedModel:

@@ -22,7 +22,7 @@ from anydraft.bench.measure import Plan, Record, Run, Task, measure
 from anydraft.bench.prompts import Prompt, PromptSet, beginning, held_out, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.report import Row, summarise
-from anydraft.bench.session import run_session
+from anydraft.bench.session import read_records, run_session
 from anydraft.bench.statistics import bootstrap, ratio_of_rates, ratio_of_totals
 from anydraft.bench.tables import speed_table, time_table
 
@@ -52,7 +52,7 @@ class FakeDecoder:
 class Scripted:
     """A contender that takes the seconds it is told to and notes what is asked of it."""
 
-    def __init__(self, name: str, log: list[str], runs: dict[str, Run | Exception]) -> None:
+    def __init__(self, name: str, log: list[str], runs: dict[str, Run | BaseException]) -> None:
         self.name = name
         self.log = log
         self.runs = runs
@@ -63,7 +63,7 @@ class Scripted:
     def run(self, prompt: Sequence[int], task: Task) -> Run:
         self.log.append(f"{self.name} {prompt[0]}")
         run = self.runs.get(str(prompt[0]), made(1.0))
-        if isinstance(run, Exception):
+        if isinstance(run, BaseException):
             raise run
         return run
 
@@ -236,7 +236,7 @@ def test_contenders_alternate_and_warm_up() -> None:
 
 def test_errors_and_short_answers_are_records_and_the_rest_goes_on() -> None:
     log: list[str] = []
-    runs: dict[str, Run | Exception] = {"1": RuntimeError("no such head"), "2": made(1.0, tokens=[1])}
+    runs: dict[str, Run | BaseException] = {"1": RuntimeError("no such head"), "2": made(1.0, tokens=[1])}
     plan = Plan(prompts=[("p", [1]), ("q", [2]), ("r", [3])], temperatures=[1.0], max_new_tokens=4, warm_up=[9])
     got = list(measure([Scripted("a", log, runs)], plan))
     assert [record.error for record in got] == [
@@ -245,6 +245,7 @@ def test_errors_and_short_answers_are_records_and_the_rest_goes_on() -> None:
         None,
     ]
     assert log == ["prepare a", "a 9", "a 1", "prepare a", "a 2", "a 3"]
+    assert [Record.from_dict(record.to_dict()) for record in got] == got
     assert got[0].to_dict()["error"] == "RuntimeError: no such head"
     assert got[2].to_dict()["tokens"] == [1, 2, 3, 4]
 
@@ -323,6 +324,7 @@ def test_the_real_decoder_beside_transformers(tmp_path: Path) -> None:
             assert row.nats_per_token is not None
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert len(lines) == 12
+    assert summarise(read_records(tmp_path / "runs.jsonl")) == rows
     assert json.loads((tmp_path / "summary.json").read_text())[0]["contender"] == "transformers"
     assert json.loads((tmp_path / "provenance.json").read_text()) == {"seed": 0}
     assert "anydraft-lookup" in console.export_text()
@@ -333,6 +335,15 @@ def test_the_judge_adds_up_what_the_model_says() -> None:
     log_probabilities = model(torch.tensor([[3, 4, 5, 6]])).logits[0].detach().log_softmax(-1)
     expected = -float(log_probabilities[1, 5] + log_probabilities[2, 6])
     assert Judge(model).nats([3, 4], [5, 6]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_interrupted_measurement_keeps_what_it_has(tmp_path: Path) -> None:
+    scripted = Scripted("anydraft", [], {"2": KeyboardInterrupt()})
+    plan = Plan(prompts=[("p", [1]), ("q", [2])], temperatures=[0.0], max_new_tokens=4, warm_up=[9])
+    console = Console(width=160, record=True)
+    rows = run_session([scripted], plan, out=tmp_path, title="t", provenance={}, console=console)
+    assert [row.prompts for row in rows] == [1]
+    assert "interrupted after 1 runs" in console.export_text()
 
 
 def test_provenance_names_what_matters() -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,19 @@ class Record:
         if self.run is None:
             return row | {"error": self.error}
         return row | dataclasses.asdict(self.run) | {"nats": self.nats}
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Self:
+        """What `to_dict` wrote."""
+        task, run = ({f.name: row[f.name] for f in dataclasses.fields(kind) if f.name in row} for kind in (Task, Run))
+        return cls(
+            prompt_id=row["prompt_id"],
+            contender=row["contender"],
+            task=Task(**task),
+            run=Run(**run) if run else None,
+            error=row.get("error"),
+            nats=row.get("nats"),
+        )
 
 
 class Contender(Protocol):

@@ -1,8 +1,7 @@
-"""One measurement from start to files: progress on the terminal, a line of JSON per run, summary and
-provenance.
+"""One measurement from start to files: progress on the terminal, a line of JSON per run, figures, provenance.
 
-`OUT/runs.jsonl` grows as the runs are done, so an interrupted measurement keeps what it has;
-`OUT/summary.json` has the figures and `OUT/provenance.json` what they were taken with.
+`OUT/runs.jsonl` grows as the runs are done, `OUT/summary.json` has the figures and `OUT/provenance.json` what they were
+taken with. A measurement that is interrupted summarises what it has.
 """
 
 import dataclasses
@@ -48,11 +47,14 @@ def run_session(
         shown = dataclasses.replace(
             plan, on_start=lambda prompt, contender: bar.update(task, description=f"{contender} on {prompt}")
         )
-        for record in measure(contenders, shown):
-            records.append(record)
-            lines.write(json.dumps(record.to_dict()) + "\n")
-            lines.flush()
-            bar.advance(task)
+        try:
+            for record in measure(contenders, shown):
+                records.append(record)
+                lines.write(json.dumps(record.to_dict()) + "\n")
+                lines.flush()
+                bar.advance(task)
+        except KeyboardInterrupt:
+            console.print(f"interrupted after {len(records)} runs; figures are of these")
     rows = summarise(records, seed=plan.seed)
     _write(out / "summary.json", [row.to_dict() for row in rows])
     console.print(speed_table(rows, title), time_table(rows))
@@ -63,6 +65,11 @@ def run_session(
                 markup=False,
             )
     return rows
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a `runs.jsonl`, for figures after the fact."""
+    return [Record.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _write(path: Path, content: Any) -> None:
