@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         UnsupportedModel,
     )
     from anydraft.generation import Generation, Step
+    from anydraft.integrations.transformers import Assisted, assisted, generate
     from anydraft.loading import load
     from anydraft.sampling import SamplingParams
     from anydraft.stats import Stats
@@ -36,6 +37,7 @@ else:
             "UnsupportedModel",
         ),
         "anydraft.generation": ("Generation", "Step"),
+        "anydraft.integrations.transformers": ("Assisted", "assisted", "generate"),
         "anydraft.loading": ("load",),
         "anydraft.sampling": ("SamplingParams",),
         "anydraft.stats": ("Stats",),
@@ -56,6 +58,7 @@ else:
 __version__ = "0.1.0"
 __all__ = [
     "AnydraftError",
+    "Assisted",
     "ContextOverflow",
     "Decoder",
     "DraftError",
@@ -67,5 +70,7 @@ __all__ = [
     "Step",
     "TokenizerMismatch",
     "UnsupportedModel",
+    "assisted",
+    "generate",
     "load",
 ]
