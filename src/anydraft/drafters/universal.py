@@ -118,8 +118,9 @@ class UniversalDrafter:
     def _context(self, row: Row) -> DraftContext:
         if row.draft_prompt is not None:
             ids = self.tokenizer(row.draft_prompt, add_special_tokens=False)["input_ids"]
-            return DraftContext(self.encoder, b"", ids or self._opening)
-        context = DraftContext(self.encoder, row.prompt_text, self._opening)
+            context = DraftContext(self.encoder, b"", ids or self._opening)
+        else:
+            context = DraftContext(self.encoder, row.prompt_text, self._opening)
         if not len(context):
             # No start token and nothing to read: any token will do, for losslessness does not depend on it.
             context = DraftContext(self.encoder, b"", [min(self.enders, default=0)])
