@@ -12,17 +12,20 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers as tf
 from drafters_for_tests import Adversarial, Noisy, Oracle
 from tiny import EOS, RAGGED, VOCAB
 from transformers import generation as hf
 
-from anydraft import Decoder, Generation
+from anydraft import Decoder, Generation, UnsupportedModel
 from anydraft.drafters import AssistantDrafter, LookupDrafter, UniversalDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.lm import LanguageModel
 from anydraft.noise import Noise
 from anydraft.sampling import SamplingParams
 from anydraft.session import Session
+from anydraft.target import Target
+from anydraft.text.token_bytes import TokenBytes
 
 NEW = 20
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -180,3 +183,190 @@ def test_single(arch: str, kind: str, setting: str) -> None:
     decoder = tiny.decoder(arch, drafter(kind, arch, {0: expected}))
     (result,) = generate(decoder, RAGGED[0], max_new_tokens=new, **SETTINGS[setting])
     assert result.tokens == expected[:new]
+
+
+# Assistants with another tokenizer that know the language. ---------------------------------------
+
+KINDS = ["byte-level", "whole bytes", "pieces"]
+PARROT_SETTINGS = {
+    "greedy": {},
+    "temperature": {"temperature": 1.0, "seed": 1},
+    "hot": {"temperature": 1.5, "top_k": 20, "repetition_penalty": 1.1, "seed": 5},
+}
+
+
+@pytest.mark.parametrize("draft", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_universal_with_real_acceptance(kind: str, draft: str) -> None:
+    """Models of one language in different tokenizers: drafts are converted, accepted, rejected in the middle."""
+    target = tiny.parrot_target(kind)
+    universal = UniversalDrafter(
+        LanguageModel(tiny.parrot(draft)),
+        tiny.tokenizer_of(draft)[0],
+        target_tokenizer=target.tokenizer,
+        vocab_size=target.vocab_size,
+        eos_token_ids=target.eos_token_ids,
+    )
+    for setting, options in PARROT_SETTINGS.items():
+        plain = generate(tiny.decoder(target), tiny.STORIES, max_new_tokens=32, **options)
+        for width in (1, 3) if setting == "greedy" else (2,):
+            decoder = tiny.decoder(target, universal, width=width)
+            results = generate(decoder, tiny.STORIES, max_new_tokens=32, **options)
+            assert [r.tokens for r in results] == [r.tokens for r in plain], setting
+            passes = sum(r.stats.num_passes for r in results)
+            tokens = sum(r.stats.num_tokens for r in results)
+            if setting != "hot":
+                assert tokens / passes > (3 if setting == "greedy" else 1.5), setting
+            assert all(r.proposers.count("universal") == r.stats.num_accepted_tokens for r in results)
+
+
+def test_what_the_drafter_reads_is_its_own_affair() -> None:
+    """Another prompt for the drafter changes acceptance, not tokens; so does an assistant without a start token."""
+    target = tiny.parrot_target("pieces")
+    tokenizer, _ = tiny.tokenizer_of("whole bytes")
+    universal = UniversalDrafter(
+        LanguageModel(tiny.parrot("whole bytes")),
+        tokenizer,
+        target_tokenizer=target.tokenizer,
+        vocab_size=target.vocab_size,
+        eos_token_ids=target.eos_token_ids,
+    )
+    options: dict[str, Any] = {"max_new_tokens": 24, "temperature": 1.0, "seed": 9}
+    plain = generate(tiny.decoder(target), tiny.STORIES, **options)
+    for draft_prompt in (["</s>"] * 6, [""] * 6, ["<s> 🙂"] * 6, [story[1:] for story in tiny.STORIES]):
+        results = generate(tiny.decoder(target, universal), tiny.STORIES, draft_prompt=draft_prompt, **options)
+        assert [r.tokens for r in results] == [r.tokens for r in plain], draft_prompt
+
+
+@pytest.mark.parametrize("kind", ["assistant", "universal"])
+def test_a_prompt_longer_than_the_assistants_context(kind: str) -> None:
+    """The assistant's window slides; nothing fails and nothing changes."""
+    target = tiny.parrot_target("byte-level")
+    draft = "byte-level" if kind == "assistant" else "pieces"
+    tokenizer, vocab = tiny.tokenizer_of(draft)
+    lm = LanguageModel(tiny.ToyModel(tiny.Parrot(tokenizer, vocab), vocab, context=100))
+    shared: dict[str, Any] = {"vocab_size": target.vocab_size, "eos_token_ids": target.eos_token_ids}
+    drafter_: Drafter = (
+        AssistantDrafter(lm, **shared)
+        if kind == "assistant"
+        else UniversalDrafter(lm, tokenizer, target_tokenizer=target.tokenizer, **shared)
+    )
+    prompts = [tiny.TEXT[:200], "Once", tiny.TEXT[100:160]]
+    for options in ({}, {"temperature": 1.0, "seed": 3}):
+        plain = generate(tiny.decoder(target), prompts, max_new_tokens=60, **options)
+        results = generate(tiny.decoder(target, drafter_), prompts, max_new_tokens=60, **options)
+        assert [r.tokens for r in results] == [r.tokens for r in plain]
+        assert all(r.stats.tokens_per_pass > 1.5 for r in results)
+
+
+# Ends inside an accepted run. -------------------------------------------------------------------
+
+
+@cache
+def long_run(sampled: bool) -> list[int]:
+    options = {"temperature": 1.0, "seed": 4} if sampled else {}
+    (result,) = generate(tiny.decoder("qwen2"), RAGGED[0], max_new_tokens=24, ignore_eos=True, **options)
+    return result.tokens
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("decoys", [0, 2])
+def test_stop_tokens_cut_where_plain_decoding_stops(sampled: bool, decoys: int) -> None:
+    truth = long_run(sampled)
+    options: dict[str, Any] = {"temperature": 1.0, "seed": 4} if sampled else {}
+    for stop in truth:
+        decoder = tiny.decoder("qwen2", Oracle(VOCAB, {0: truth}, depth=9, decoys=decoys))
+        (result,) = generate(decoder, RAGGED[0], max_new_tokens=24, ignore_eos=True, stop_token_ids=[stop], **options)
+        assert result.tokens == truth[: truth.index(stop) + 1]
+        assert result.finish_reason == "stop"
+        assert len(result.proposers) == len(result.tokens)
+        assert not decoder.drafter.known  # type: ignore[union-attr]
+
+
+def test_end_of_sequence_ends_and_can_be_ignored() -> None:
+    model = tiny.make("llama")
+    truth = generate(tiny.decoder("llama"), RAGGED[0], max_new_tokens=20, ignore_eos=True)[0].tokens
+    model.generation_config.eos_token_id = [EOS, truth[6]]
+    target = Target(model, structure="tree")
+    for drafter_ in (None, Oracle(VOCAB, {0: truth}, depth=20)):
+        decoder = tiny.decoder(target, drafter_)
+        (result,) = generate(decoder, RAGGED[0], max_new_tokens=20)
+        assert result.tokens == truth[: truth.index(truth[6]) + 1]
+        assert (result.finish_reason, result.tokens[-1]) == ("stop", truth[6])
+        (result,) = generate(decoder, RAGGED[0], max_new_tokens=20, ignore_eos=True)
+        assert (result.tokens, result.finish_reason) == (truth, "length")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stop_strings_cut_where_plain_decoding_stops(kind: str) -> None:
+    target = tiny.parrot_target(kind)
+    table = TokenBytes.of(target.tokenizer)
+    (plain,) = generate(tiny.decoder(target), "Once upon", max_new_tokens=30)
+    text = table.join(plain.tokens).decode()
+    stops = [text[at : at + size] for at in range(0, len(text) - 6, 5) for size in (1, 3, 6)]
+    for stop in stops:
+        first = next(i for i in range(31) if stop in table.join(plain.tokens[:i]).decode(errors="replace"))
+        decoder = tiny.decoder(target, Oracle(target.vocab_size, {0: plain.tokens}, depth=12))
+        (result,) = generate(decoder, "Once upon", max_new_tokens=30, stop=[stop, "never said"])
+        assert result.tokens == plain.tokens[:first], stop
+        assert result.finish_reason == "stop"
+        assert stop in result.text
+        (again,) = generate(tiny.decoder(target), "Once upon", max_new_tokens=30, stop=stop)
+        assert again.tokens == result.tokens
+
+
+@pytest.mark.parametrize("new", [1, 2, 3, 7])
+@pytest.mark.parametrize("kind", DRAFTERS)
+def test_a_budget_smaller_than_the_draft(kind: str, new: int) -> None:
+    for setting in ("greedy", "temperature"):
+        expected = reference("llama", setting)
+        decoder = tiny.decoder("llama", drafter(kind, "llama", dict(enumerate(expected))), depth=8)
+        results = generate(decoder, RAGGED, max_new_tokens=new, **SETTINGS[setting])
+        assert [r.tokens for r in results] == [tokens[:new] for tokens in expected]
+        assert all(r.finish_reason == "length" for r in results if EOS not in r.tokens)
+
+
+def test_rows_that_finish_at_different_times() -> None:
+    """Each row of a batch stops at a token of its own; the others never notice."""
+    plain = [r.tokens for r in generate(tiny.decoder("gemma2"), RAGGED, max_new_tokens=24, ignore_eos=True)]
+    stops = [plain[0][2], plain[1][9], plain[2][5]]
+    expected = [
+        tokens[: min((tokens.index(stop) for stop in stops if stop in tokens), default=23) + 1] for tokens in plain
+    ]
+    assert len({len(tokens) for tokens in expected}) > 1
+    for make in (Oracle, Noisy, Adversarial):
+        for seed in range(3):
+            decoder = tiny.decoder("gemma2", make(VOCAB, dict(enumerate(plain)), seed=seed))
+            results = generate(decoder, RAGGED, max_new_tokens=24, ignore_eos=True, stop_token_ids=stops)
+            assert [r.tokens for r in results] == expected
+
+
+def test_several_answers_per_prompt() -> None:
+    """`n` answers differ from each other and are those of plain decoding; the first is that of n=1."""
+    options: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_new_tokens": 12}
+    plain = generate(tiny.decoder("phi"), RAGGED[:2], n=3, **options)
+    assert len({tuple(r.tokens) for r in plain}) == 6
+    drafted = generate(tiny.decoder("phi", drafter("assistant", "phi", {})), RAGGED[:2], n=3, **options)
+    assert [r.tokens for r in drafted] == [r.tokens for r in plain]
+    single = generate(tiny.decoder("phi"), RAGGED[:2], **options)
+    assert [r.tokens for r in single] == [plain[0].tokens, plain[3].tokens]
+
+
+def test_the_answer_repeats_with_its_seed() -> None:
+    """Without a seed one is drawn, and told."""
+    decoder = tiny.decoder("phi", drafter("assistant", "phi", {}))
+    first, second = (generate(decoder, RAGGED[0], max_new_tokens=12, temperature=1.5)[0] for _ in range(2))
+    assert first.tokens != second.tokens
+    (again,) = generate(tiny.decoder("phi"), RAGGED[0], max_new_tokens=12, temperature=1.5, seed=first.seed)
+    assert again.tokens == first.tokens
+
+
+# Refusals. --------------------------------------------------------------------------------------
+
+
+def test_models_that_cannot_be_rolled_back_are_refused() -> None:
+    small: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2}
+    with pytest.raises(UnsupportedModel, match="recurrent state"):
+        Target(tf.MambaForCausalLM(tf.MambaConfig(**small, state_size=8)).eval())
+    with pytest.raises(UnsupportedModel, match="position ids"):
+        Target(tf.BloomForCausalLM(tf.BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4)).eval())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from anydraft.decoder import Decoder
 from anydraft.drafters.protocol import Drafter
 from anydraft.pacing import Fixed
 from anydraft.target import Target
+from anydraft.text.encoder import PlainEncoder
 from anydraft.tree import Bounds
 
 VOCAB = 160
@@ -39,7 +41,11 @@ NEOX = {name: value for name, value in LLAMA.items() if name != "num_key_value_h
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", HEADS),
-    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {**HEADS, "sliding_window": 8, "query_pre_attn_scalar": 8, **UNTIED}),
+    "gemma2": (
+        "Gemma2Config",
+        "Gemma2ForCausalLM",
+        {**HEADS, "sliding_window": 8, "query_pre_attn_scalar": 8, **UNTIED},
+    ),
     "gemma3": (
         "Gemma3TextConfig",
         "Gemma3ForCausalLM",
@@ -131,7 +137,11 @@ TEXT = (
 
 def _fast(tokenizer: Tokenizer) -> tf.PreTrainedTokenizerFast:
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -192,3 +202,111 @@ def prompt(length: int, seed: int = 0, vocab: int = VOCAB) -> list[int]:
 
 RAGGED = [prompt(11, 1), prompt(3, 2), prompt(19, 3), prompt(1, 4)]
 """A batch of four: lengths on both sides of a window of 8, and a prompt of one token."""
+
+
+# Models whose logits are a known function of the tokens they see. -------------------------------
+
+Rule = Callable[[tuple[int, ...]], torch.Tensor]
+"""The tokens read so far to the logits (vocab,) of the next one."""
+
+
+class ToyConfig(tf.PreTrainedConfig):
+    model_type = "toy"
+
+
+class ToyModel(tf.PreTrainedModel, tf.GenerationMixin):
+    """Asks a rule. It keeps the token ids themselves as keys and their positions as values, so that what the
+    engine does with caches, masks and positions decides what the rule sees.
+    """
+
+    config_class = ToyConfig
+    _supports_sdpa = True
+
+    def __init__(self, rule: Rule, vocab: int, context: int = 512) -> None:
+        super().__init__(ToyConfig(vocab_size=vocab, max_position_embeddings=context, **SPECIAL))
+        self.embedding = torch.nn.Embedding(vocab, 1)
+        self.rule = rule
+        self.eval()
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embedding
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tf.modeling_outputs.CausalLMOutputWithPast:
+        rows, width = input_ids.shape
+        if past_key_values is None:
+            contexts = [[tuple(row[: i + 1]) for i in range(width)] for row in input_ids.tolist()]
+        else:
+            assert position_ids is not None
+            assert attention_mask is not None
+            keys, values = past_key_values.update(
+                input_ids[:, None, :, None].double(), position_ids[:, None, :, None].double(), 0
+            )
+            seen = attention_mask[:, 0] > -1
+            contexts = [
+                [self._context(keys[r, 0, :, 0][seen[r, w]], values[r, 0, :, 0][seen[r, w]]) for w in range(width)]
+                for r in range(rows)
+            ]
+        logits = torch.stack([torch.stack([self.rule(context) for context in row]) for row in contexts])
+        return tf.modeling_outputs.CausalLMOutputWithPast(logits=logits)
+
+    def _context(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[int, ...]:
+        read = sorted(zip(positions.tolist(), tokens.tolist(), strict=True))
+        if [position for position, _ in read] != list(range(len(read))):
+            return (PAD,)  # a padding node; a real one must see every position once
+        return tuple(int(token) for _, token in read)
+
+
+class Parrot:
+    """A rule that goes on as TEXT does after the longest suffix it knows, with some spread around it."""
+
+    def __init__(self, tokenizer: Any, vocab: int, strength: float = 8.0) -> None:
+        self.encoder = PlainEncoder(tokenizer)
+        self.vocab = vocab
+        self.strength = strength
+        self.text = TEXT.encode()
+        self._known: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def __call__(self, context: tuple[int, ...]) -> torch.Tensor:
+        key = context[-6:]
+        if key not in self._known:
+            generator = torch.Generator().manual_seed(hash(key) % (1 << 40))
+            logits = torch.randn(self.vocab, generator=generator)
+            read = self.encoder.table.join(key)
+            for size in range(min(len(read), 12), 0, -1):
+                at = self.text.find(read[-size:])
+                if at >= 0 and at + size < len(self.text):
+                    ids = self.encoder.encode(self.text[at + size : at + size + 24]).ids
+                    logits[ids[0]] += self.strength
+                    break
+            self._known[key] = logits
+        return self._known[key]
+
+
+@cache
+def parrot(kind: str = "byte-level", strength: float = 8.0) -> ToyModel:
+    """A model that talks like TEXT in the tokens of one of the toy tokenizers."""
+    tokenizer, vocab = tokenizer_of(kind)
+    return ToyModel(Parrot(tokenizer, vocab, strength), vocab)
+
+
+def tokenizer_of(kind: str) -> tuple[tf.PreTrainedTokenizerFast, int]:
+    """A toy tokenizer and the size of a (padded) vocabulary for it."""
+    tokenizer = {"byte-level": byte_level, "whole bytes": lambda: byte_level(330, True), "pieces": pieces}[kind]()
+    return tokenizer, len(tokenizer) + 5
+
+
+@cache
+def parrot_target(kind: str = "byte-level", **options: Any) -> Target:
+    """A probed target that talks like TEXT."""
+    return Target(parrot(kind), tokenizer_of(kind)[0], **options)
+
+
+STORIES = ["Once upon", 'The bear said, "', "for i in range(10):\n  ", "naïve caf", "x", "Do you want to pl"]
