@@ -1,14 +1,12 @@
 """Pacing: how much to draft now. One interface, so that a measured cost model can take the simple rule's place.
 
-The rule here: the depth follows what was accepted lately, and a draft ends where the drafter itself gives its
-continuation too little chance.
+The rule here ends a draft where the drafter itself gives its continuation too little chance to be worth another step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 from anydraft.row import Row
 from anydraft.tree import Bounds, DraftTree
@@ -32,35 +30,47 @@ class Pacing(Protocol):
 
 
 class Steady:
-    """Depth from a running mean of accepted tokens, a fixed number of nodes, and a floor on confidence.
+    """A tree of at most `nodes` nodes, ended where the drafter's confidence no longer pays for another step.
+
+    Another draft step costs c_d of a target pass and yields about (probability of getting there) tokens, against
+    the rate of tokens per pass that is had anyway; so drafting ends where that probability falls below about
+    twice c_d, which is learned from measured times.
 
     Args:
         depth: deepest draft, in the drafter's tokens.
         width: nodes expanded per level (1 = chain).
         nodes: nodes to verify.
-        min_mass: the drafter stops where the estimated probability of going on falls below this.
-        adaptive: let the depth follow what is accepted.
+        min_node: nodes less likely than this are not worth verifying.
+        min_mass: fixed floor on the probability of going on; None learns it from the times.
     """
 
+    START, LEAST, MOST = 0.1, 0.02, 0.6
+
     def __init__(
-        self, depth: int = 16, width: int = 1, nodes: int = 24, min_mass: float = 0.15, *, adaptive: bool = True
+        self,
+        depth: int = 16,
+        width: int = 4,
+        nodes: int = 16,
+        *,
+        min_node: float = 0.03,
+        min_mass: float | None = None,
     ) -> None:
         self.depth = depth
         self.width = width
         self.nodes = nodes
+        self.min_node = min_node
         self.min_mass = min_mass
-        self.adaptive = adaptive
-        self._means: WeakKeyDictionary[Row, float] = WeakKeyDictionary()
+        self._draft_step: float | None = None
+        self._verify: float | None = None
 
     def plan(self, rows: Sequence[Row]) -> list[Bounds]:
-        """Bounds per row."""
-        bounds = []
-        for row in rows:
-            depth = self.depth
-            if self.adaptive:
-                depth = min(depth, 4 + round(3 * self._means.get(row, float(self.depth))))
-            bounds.append(Bounds(depth, self.width, self.nodes, self.min_mass))
-        return bounds
+        """The same bounds for every row."""
+        mass = self.min_mass
+        if mass is None:
+            mass = self.START
+            if self._draft_step is not None and self._verify:
+                mass = min(max(2 * self._draft_step / self._verify, self.LEAST), self.MOST)
+        return [Bounds(self.depth, self.width, self.nodes, mass, self.min_node)] * len(rows)
 
     def observe(
         self,
@@ -70,11 +80,15 @@ class Steady:
         seconds_draft: float,
         seconds_verify: float,
     ) -> None:
-        """Update the running mean of accepted tokens (weight 0.2 on the new value)."""
-        for row, tree, count in zip(rows, trees, accepted, strict=True):
-            if len(tree):
-                mean = self._means.get(row, float(count))
-                self._means[row] = mean + 0.2 * (count - mean)
+        """Learn the times of a draft step and of a pass (weight 0.1 on the new values)."""
+        levels = max((tree.depth for tree in trees), default=0)
+        if levels:
+            self._draft_step = _mean(self._draft_step, seconds_draft / levels)
+            self._verify = _mean(self._verify, seconds_verify)
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else old + 0.1 * (new - old)
 
 
 class Fixed:

@@ -9,6 +9,7 @@ ancestors.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -153,6 +154,7 @@ class Bounds:
 
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
     `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it.
+    `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.
     """
 
@@ -160,6 +162,7 @@ class Bounds:
     width: int = 1
     nodes: int = 64
     min_mass: float = 0.0
+    min_node: float = 0.0
     target_depth: int = 1 << 30
     chain_only: bool = False
 
@@ -170,6 +173,7 @@ class Bounds:
             1 if chain_only else self.width,
             max(0, min(self.nodes, nodes)),
             self.min_mass,
+            self.min_node,
             target_depth=max(0, depth),
             chain_only=chain_only,
         )
@@ -184,17 +188,21 @@ class Growth:
     scores: list[float] = field(default_factory=list)
     final: list[bool] = field(default_factory=list)
 
-    def best(self, nodes: int) -> list[int]:
-        """Indices (ascending) of the best `nodes` candidates by score: closed under ancestors, ties to the elder."""
-        if len(self.tokens) <= nodes:
-            return list(range(len(self.tokens)))
-        order = sorted(range(len(self.tokens)), key=lambda node: (-self.scores[node], node))
-        return sorted(order[:nodes])
+    def best(self, nodes: int, floor: float = 0.0) -> list[int]:
+        """Indices (ascending) of the best `nodes` candidates by score: closed under ancestors, ties to the elder.
 
-    def tree(self, nodes: int) -> DraftTree:
-        """The best `nodes` nodes as a tree, likeliest chain first among siblings of one parent."""
+        Candidates of probability below `floor` are left out.
+        """
+        least = math.log(floor) if floor > 0 else -math.inf
+        kept = [node for node, score in enumerate(self.scores) if score >= least]
+        if len(kept) > nodes:
+            kept = sorted(sorted(kept, key=lambda node: (-self.scores[node], node))[:nodes])
+        return kept
+
+    def tree(self, nodes: int, floor: float = 0.0) -> DraftTree:
+        """The best nodes as a tree."""
         whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores))
-        return whole.keep(self.best(nodes))
+        return whole.keep(self.best(nodes, floor))
 
 
 Children = Sequence[tuple[int, float, bool]]
@@ -228,6 +236,6 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
             # A node outside the best `nodes` is never verified, and neither are its children.
             least = heapq.nlargest(bounds.nodes, growth.scores)[-1]
             frontier = [node for node in frontier if growth.scores[node] >= least]
-        if not frontier or sum(np.exp(growth.scores[node]) for node in frontier) < bounds.min_mass:
+        if not frontier or sum(math.exp(growth.scores[node]) for node in frontier) < bounds.min_mass:
             break
     return growth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -70,7 +71,7 @@ class AssistantDrafter:
                 tree = DraftTree(tuple(growth.tokens), tuple(growth.parents), probs=self._probs[row])
                 drafts.append(tree)
             else:
-                drafts.append(growth.tree(bound.nodes))
+                drafts.append(growth.tree(bound.nodes, bound.min_node))
         return drafts
 
     def stop(self, rows: Sequence[Row]) -> None:
@@ -97,10 +98,10 @@ class AssistantDrafter:
     def _bounded(self, bound: Bounds) -> Bounds:
         depth = min(bound.depth, bound.target_depth)
         if self.verification != "rejection":
-            return Bounds(depth, bound.width, bound.nodes, bound.min_mass, bound.target_depth)
+            return replace(bound, depth=depth)
         self._rejection_branch = 1 if bound.chain_only else min(self.branch, max(1, bound.width))
         depth = min(depth, bound.nodes // self._rejection_branch)
-        return Bounds(depth, 1, 1 << 30, 0.0, bound.target_depth)
+        return Bounds(depth, 1, 1 << 30)
 
     def _context(self, row: Row) -> list[int]:
         first = self._first[row]

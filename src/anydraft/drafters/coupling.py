@@ -4,8 +4,8 @@ The target chooses argmax over its tokens t of log p(t) + g(t). A drafter writes
 or several t as one token. Grouping the target's tokens by their first draft token d gives, for the best of a
 group, log P(d) + G_d with G_d = max over the group of (log w(t | group) + g(t)), where w is the drafter's belief
 inside the group; if w were exact, choosing d by log q(d) + G_d and going on inside the group would find exactly
-the argmax over t. w is not known before the drafter has read d, so a fixed prior stands in: 1 / rank, the order
-in which BPE merges were learned. So the drafter uses the target's noise for *every* token, also where the
+the argmax over t. w is not known before the drafter has read d, so a fixed prior stands in: a power of the rank in
+which BPE merges were learned. So the drafter uses the target's noise for *every* token, also where the
 boundaries do not coincide. This extends the Gumbel coupling of arXiv 2408.07978 to different tokenizers.
 
 Losslessness does not depend on anything here; agreement does.
@@ -112,8 +112,8 @@ class SegmentTrie:
         order = np.lexsort(table.T[::-1]) if len(written) else np.zeros(0, dtype=np.int64)
         self.segments: Ints = table[order]
         self.tokens: Ints = written[order]
-        # A prior over target tokens: BPE ids follow the order of merges, so rank stands in for frequency.
-        self.prior: Floats = -np.log(self.tokens + 256.0)
+        # A prior over target tokens: BPE ids follow the order of merges, so rank stands in for frequency (Zipf).
+        self.prior: Floats = -1.3 * np.log(self.tokens + 100.0)
         self.root = Group(self, 0, len(self.tokens), 0)
 
 

@@ -32,7 +32,7 @@ class Retokenizer:
 
     def draft(self, growth: Growth, context: DraftContext, bound: Bounds) -> DraftTree:
         """The best `bound.nodes` target tokens of a growth, as a tree."""
-        kept = growth.best(max(bound.nodes, 1) if bound.chain_only else 2 * bound.nodes)
+        kept = growth.best(max(bound.nodes, 1) if bound.chain_only else 2 * bound.nodes, bound.min_node)
         inner = {growth.parents[node] for node in kept}
         leaves = [node for node in kept if node not in inner]
         if bound.chain_only:
@@ -55,7 +55,7 @@ class Retokenizer:
         if bound.chain_only:
             return DraftTree.chain(merged.tokens[: min(bound.nodes, bound.target_depth)])
         _bound_by_parents(merged)
-        return merged.tree(bound.nodes).cut(bound.target_depth)
+        return merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
 
     def _path(self, growth: Growth, leaf: int, context: DraftContext) -> tuple[list[int], list[float]]:
         """Target tokens of one path with the log score of each."""

@@ -231,7 +231,7 @@ class UniversalDrafter:
     def _drawn(self, bound: Bounds) -> Bounds:
         depth = min(bound.depth, bound.target_depth, bound.nodes // self._width)
         nothing = bool(self._unshared.all())
-        return Bounds(0 if nothing else depth, 1, 1 << 30, 0.0, bound.target_depth)
+        return Bounds(0 if nothing else depth, 1, 1 << 30)
 
     def _draw(self, row: Row, growth: Growth, frontier: list[int], logits: torch.Tensor) -> list[Children]:
         state = self._rows[row]
