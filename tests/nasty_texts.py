@@ -151,9 +151,7 @@ def _unigram() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     special = ["<unk>", "<s>", "</s>"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False
-    )
+    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False)
     tokenizer = _train(tokenizer, trainer)
     pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((f"<0x{b:02X}>", -20.0) for b in range(256))]
     learned = [tokenizer.id_to_token(i) for i in range(3, tokenizer.get_vocab_size())]
@@ -166,9 +164,7 @@ def _unigram() -> Tokenizer:
 def _t5() -> Tokenizer:
     """Unigram without byte fallback that normalises: NFKC, one space for many, an unknown token."""
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
@@ -184,9 +180,7 @@ def _bert() -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=400, special_tokens=["[UNK]", "[CLS]"], show_progress=False
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]", "[CLS]"], show_progress=False)
     tokenizer.train_from_iterator([PROSE] * 3, trainer)
     return tokenizer
 
@@ -283,7 +277,7 @@ _PIECES = [
 texts = st.lists(st.sampled_from(_PIECES), max_size=30).map("".join)
 datas = st.one_of(
     texts.map(str.encode),
-    st.lists(
-        st.one_of(st.sampled_from(_PIECES).map(str.encode), st.binary(min_size=1, max_size=2)), max_size=25
-    ).map(b"".join),
+    st.lists(st.one_of(st.sampled_from(_PIECES).map(str.encode), st.binary(min_size=1, max_size=2)), max_size=25).map(
+        b"".join
+    ),
 )

@@ -32,9 +32,7 @@ class NaiveContext:
 
 
 def common(left: list[int], right: list[int]) -> int:
-    return next(
-        (i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
-    )
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def split(data: bytes, rng: random.Random, longest: int = 12) -> list[bytes]:
@@ -112,9 +110,7 @@ def test_unknown_text_has_explicit_spans() -> None:
     ids, ends, pending = encoder.encode(data)
     unknown = tokenizer_of("toy-t5").token_to_id("<unk>")
     starts = (0, *ends)
-    assert {data[starts[i] : ends[i]].strip() for i, token in enumerate(ids) if token == unknown} >= {
-        "漢字".encode()
-    }
+    assert {data[starts[i] : ends[i]].strip() for i, token in enumerate(ids) if token == unknown} >= {"漢字".encode()}
     assert ends[-1] == len(data)
     assert not pending
     bare = encoder_of("toy-characters")
@@ -294,9 +290,7 @@ def test_sliding_keeps_the_newest_tokens_and_the_first(name: str, keep: int) -> 
 @pytest.mark.parametrize("name", EXACT)
 @few
 @given(drafted=datas, committed=datas, more=datas)
-def test_stable_tokens_do_not_depend_on_what_follows(
-    name: str, drafted: bytes, committed: bytes, more: bytes
-) -> None:
+def test_stable_tokens_do_not_depend_on_what_follows(name: str, drafted: bytes, committed: bytes, more: bytes) -> None:
     encoder = encoder_of(name)
     now, later = to_target(encoder, drafted, committed), to_target(encoder, drafted + more, committed)
     assert now.ids[: now.stable] == later.ids[: now.stable]

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from anydraft.errors import TokenizerMismatch
 from anydraft.text.alignment import PlainEncoder
-from anydraft.text.token_bytes import TokenBytes
+from anydraft.text.token_bytes import TokenBytes, adjacent_bytes
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -94,8 +94,8 @@ def test_pairs_equal_those_found_one_by_one() -> None:
     for piece in table.table:
         for left, right in zip(piece or b"", (piece or b"")[1:], strict=False):
             naive[left, right] = True
-    assert (table.pairs() == naive).all()
-    assert not TokenBytes.from_table([None]).pairs().any()
+    assert (adjacent_bytes(table.table) == naive).all()
+    assert not adjacent_bytes([None]).any()
 
 
 @pytest.mark.parametrize("name", LOSSY)

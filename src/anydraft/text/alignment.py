@@ -40,9 +40,7 @@ class DraftContext:
         prefix_ids: opaque tokens before it (BOS, a chat template); never touched.
     """
 
-    def __init__(
-        self, encoder: PlainEncoder, prompt_text: bytes = b"", prefix_ids: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, encoder: PlainEncoder, prompt_text: bytes = b"", prefix_ids: Sequence[int] = ()) -> None:
         self._encoder = encoder
         self._prefix = [int(token) for token in prefix_ids]
         self._data = bytearray()  # committed text

@@ -131,9 +131,7 @@ class Backend:
             return "byte-level"
         if self.spec["model"].get("type") == "WordPiece" or "WordPiece" in kinds:
             return "wordpiece"
-        if kinds & {"Metaspace", "ByteFallback"} or any(
-            SPACE_SIGN in json.dumps(p, ensure_ascii=False) for p in parts
-        ):
+        if kinds & {"Metaspace", "ByteFallback"} or any(SPACE_SIGN in json.dumps(p, ensure_ascii=False) for p in parts):
             return "sentencepiece"
         return "plain"
 
@@ -150,10 +148,7 @@ class Backend:
         """Whether text is cut into words before merging, by rules that may look at neighbours."""
         kinds = list(components(self.spec.get("pre_tokenizer")))
         return not self.complete or any(
-            not (
-                part["type"] == "Metaspace"
-                or (part["type"] == "ByteLevel" and part.get("use_regex") is False)
-            )
+            not (part["type"] == "Metaspace" or (part["type"] == "ByteLevel" and part.get("use_regex") is False))
             for part in kinds
         )
 

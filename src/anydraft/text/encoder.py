@@ -5,36 +5,21 @@ special tokens found in the text. It takes bytes, because a token may end inside
 through the tokenizer, other bytes through byte tokens. Where the vocabulary can express every byte, joining
 the tokens' bytes gives the data back exactly; elsewhere the spans say what each token stands for, and no
 input raises.
-
-`safe_boundary` finds the places where text can be cut without changing its encoding, so that a growing text
-is encoded again only from the last of them. Two things have to hold: no token contains the two bytes on
-either side (merging is local, so it cannot cross), and the rules that cut text into words certainly cut
-there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from anydraft.text.backend import LETTER_OF_BYTE, SPACE_SIGN, Backend
+from anydraft.text.boundaries import Boundaries
 from anydraft.text.token_bytes import TokenBytes
 
-_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_WORD = _LETTERS | frozenset(b"0123456789")
-_BREAKS = frozenset(b"\t\n\v\f\r")
-# Not ' (contractions), _ (a word character in some rules) and - (inside words in some).
-_MARKS = frozenset(b'!"#$%&()*+,./:;<=>?@[\\]^`{|}~')
-_WIDE_SPACES = tuple(
-    chr(c).encode()
-    for c in [0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
-)
 _SIGN = SPACE_SIGN.encode()
 _CACHED_BYTES = 96  # longer texts do not come back
 _CACHED_TEXTS = 4096
@@ -70,6 +55,7 @@ class PlainEncoder:
         self._pieces = [piece or b"" for piece in self.table.table]
         self._signed = self._backend.style == "sentencepiece"  # U+2581 in the text would be read as a space
         self._literals = self._backend.literals
+        self._boundaries = Boundaries(self._backend, self.table)
         self._cache: dict[bytes, Encoding] = {}
 
     def encode(self, data: bytes) -> Encoding:
@@ -89,9 +75,7 @@ class PlainEncoder:
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]
             plain = [_text(data) if self._is_plain(data) else None for data in batch]
-            found = iter(
-                self._plain.encode_batch([t for t in plain if t is not None], add_special_tokens=False)
-            )
+            found = iter(self._plain.encode_batch([t for t in plain if t is not None], add_special_tokens=False))
             for data, text in zip(batch, plain, strict=True):
                 ids = tuple(next(found).ids) if text is not None else ()
                 if ids and self.table.join(ids) == data:
@@ -114,40 +98,12 @@ class PlainEncoder:
         unknown. Offset 0 is always safe. Offsets below `low` are not looked at; `low` is returned if none is
         found above.
         """
-        safe = self._safe
-        right = len(data)
-        s = min(at, right - 1)
-        while s > low:
-            verdict = safe[data[s - 1] << 8 | data[s]]
-            if verdict == 1 or (verdict == 2 and not data.endswith(_WIDE_SPACES, max(0, s - 3), s)):
-                return s
-            s -= 1
-        return min(low, at)
+        return self._boundaries.last(data, at, low)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the tokenizer."""
         return self._backend.digest
-
-    @cached_property
-    def _safe(self) -> bytes:
-        """Per pair of bytes: 0 never, 1 safe, 2 safe unless the left one ends a wide space. 65536 entries."""
-        left, right = np.divmod(np.arange(65536), 256)
-
-        def among(side: np.ndarray[Any, Any], members: frozenset[int]) -> np.ndarray[Any, Any]:
-            return np.isin(side, list(members))
-
-        verdict = (right & 0xC0 != 0x80).astype(np.uint8)  # a character starts here
-        if self._backend.splits:
-            words = _WORD if self._backend.complete else _WORD & {b[0] for b in self.table.ids if len(b) == 1}
-            cut = among(left, words) & ((right == 0x20) | among(right, _BREAKS))
-            if self._backend.complete:
-                cut |= (right == 0x20) & (left > 0x20)
-                cut |= among(left, _LETTERS) & among(right, _MARKS)
-            verdict *= cut
-            verdict[(left >= 0x80) & (verdict == 1)] = 2
-        verdict[self.table.pairs().reshape(-1)] = 0
-        return bytes(verdict)
 
     def _encode(self, data: bytes) -> Encoding:
         try:

@@ -136,17 +136,18 @@ class TokenBytes:
             self.names == other.names and self.table[: self.trimmed] == other.table[: other.trimmed]
         )
 
-    def pairs(self) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-        """Which bytes stand next to each other inside some token. Shape (256, 256), left byte first."""
-        pieces = [piece for piece in self.table if piece]
-        text = np.frombuffer(b"".join(pieces), dtype=np.uint8).astype(np.int64)
-        inside = np.ones(len(text), dtype=bool)
-        ends = np.fromiter(itertools.accumulate(map(len, pieces)), dtype=np.int64, count=len(pieces))
-        inside[ends - 1] = False  # the last byte of a token has no right neighbour
-        left = np.flatnonzero(inside)
-        seen = np.zeros(65536, dtype=bool)
-        seen[text[left] * 256 + text[left + 1]] = True
-        return seen.reshape(256, 256)
+
+def adjacent_bytes(pieces: Iterable[bytes | None]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Which bytes stand next to each other inside some piece. Shape (256, 256), left byte first."""
+    some = [piece for piece in pieces if piece]
+    text = np.frombuffer(b"".join(some), dtype=np.uint8).astype(np.int64)
+    inside = np.ones(len(text), dtype=bool)
+    ends = np.fromiter(itertools.accumulate(map(len, some)), dtype=np.int64, count=len(some))
+    inside[ends - 1] = False  # the last byte of a piece has no right neighbour
+    left = np.flatnonzero(inside)
+    seen = np.zeros(65536, dtype=bool)
+    seen[text[left] * 256 + text[left + 1]] = True
+    return seen.reshape(256, 256)
 
 
 def _fill_byte_level(table: list[bytes | None], strings: dict[int, str], verbatim: frozenset[int]) -> None:
