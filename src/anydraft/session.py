@@ -15,7 +15,7 @@ from anydraft.choice import Choices, ScoreLog, greedy_choices
 from anydraft.drafters.protocol import Drafter
 from anydraft.errors import DraftError
 from anydraft.lm import Nodes
-from anydraft.noise import mix64, uniform
+from anydraft.noise import mix64
 from anydraft.pacing import Pacing
 from anydraft.row import Row
 from anydraft.target import Target
@@ -178,7 +178,7 @@ class Session:
         count = self._draws.get(row, 0)
         self._draws[row] = count + 1
         seed = row.noise.seed if row.noise is not None else 0
-        return float(uniform(mix64(seed, count, 0x7E1EC7), torch.zeros(1, dtype=torch.int32)))
+        return (mix64(seed, count, 0x7E1EC7) >> 11) * 2.0**-53
 
     def _log(self, row: Row, choices: Choices, node: int) -> None:
         log = self._logs.get(row)
