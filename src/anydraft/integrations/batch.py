@@ -96,8 +96,7 @@ def _check(target: Target, prompt: list[int], room: int, index: int) -> None:
         )
     limit = target.context_length
     # Rotary positions can be computed for any length; a table of positions ends.
-    computed = any(name.endswith("inv_freq") for name, _ in target.model.named_buffers())
-    if len(prompt) + room > limit and not computed:
+    if len(prompt) + room > limit and not any(name.endswith("inv_freq") for name, _ in target.model.named_buffers()):
         raise ContextOverflow(
             f"{len(prompt)} prompt tokens and {room} new ones exceed the model's {limit} positions; "
             f"max_new_tokens may be at most {max(0, limit - len(prompt))} here"

@@ -64,7 +64,8 @@ def generate(
         streamer: gets the prompt, then one token per row at a time, and `end()` whatever happens.
         drafter: "lookup"; "assistant" (token ids mean the same in both models) or "universal" instead of a
             comparison of the tokenizers; or a `Drafter` instead of an assistant.
-        draft_tokens: fixed draft length in the drafter's tokens; default: what is accepted decides.
+        draft_tokens: fixed draft length in the drafter's tokens, also as `num_assistant_tokens`; default: what is
+            accepted decides.
         exact: one shape for all passes, so that results in bfloat16 do not depend on the drafts.
         seed: of the noise; None draws one from torch's generator, so `torch.manual_seed` and `set_seed` count.
         kwargs: anything else that `model.generate` takes: settings, `logits_processor`, `stopping_criteria`,
@@ -85,7 +86,12 @@ def generate(
         for name in ("custom_generate", "negative_prompt_ids", "synced_gpus"):
             if kwargs.get(name):
                 raise OptionConflict(f"{name} cannot be combined with anydraft.generate; leave it out")
-        asked = kwargs.pop("num_assistant_tokens", None)
+        lookup = kwargs.pop("prompt_lookup_num_tokens", None)
+        if lookup is not None:
+            if assistant_model is not None or drafter not in (None, "lookup"):
+                raise OptionConflict("prompt_lookup_num_tokens and another drafter were given; leave one out")
+            drafter = "lookup"
+        lengths = [n for n in (draft_tokens, kwargs.pop("num_assistant_tokens", None), lookup) if n is not None]
         preparing, generation_config, stops = _without_stop_strings(
             model, generation_config, kwargs.pop("stop_strings", None)
         )
@@ -94,7 +100,7 @@ def generate(
             tokenizer=tokenizer,
             assistant_tokenizer=assistant_tokenizer,
             drafter=drafter,
-            draft_tokens=draft_tokens if asked is None else asked,
+            draft_tokens=lengths[0] if lengths else None,
             exact=exact,
             seed=seed,
             streamer=streamer,
@@ -104,7 +110,7 @@ def generate(
         def decode(_: Any, input_ids: torch.Tensor, **prepared: Any) -> Any:
             return bound.decode(model, input_ids, **prepared)
 
-        return preparing.generate(inputs, generation_config, custom_generate=decode, **kwargs)
+        return preparing.generate(inputs, generation_config=generation_config, custom_generate=decode, **kwargs)
 
 
 def _without_stop_strings(model: Any, config: Any, stops: Any) -> tuple[Any, Any, Any]:
