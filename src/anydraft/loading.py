@@ -104,7 +104,7 @@ def load(
             assistant_tokenizer = load_tokenizer(assistant, trust_remote_code)
         made = model_drafter(decoder_target, loaded, assistant_tokenizer, kind=kind, verification=verification)
     if pacing is None:
-        pacing = Steady() if draft_tokens is None else Fixed(Bounds(draft_tokens, 1, draft_tokens))
+        pacing = Steady() if draft_tokens is None else Fixed(Bounds(draft_tokens, 1, draft_tokens, branch=1))
     return Decoder(decoder_target, made, pacing=pacing, verification=verification)
 
 

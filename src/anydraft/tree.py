@@ -154,6 +154,7 @@ class Bounds:
 
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
     `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it.
+    `branch`: alternatives considered after each node; 1 makes a chain.
     `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.
     """
@@ -163,6 +164,7 @@ class Bounds:
     nodes: int = 64
     min_mass: float = 0.0
     min_node: float = 0.0
+    branch: int = 4
     target_depth: int = 1 << 30
     chain_only: bool = False
 
@@ -174,6 +176,7 @@ class Bounds:
             max(0, min(self.nodes, nodes)),
             self.min_mass,
             self.min_node,
+            1 if chain_only else self.branch,
             target_depth=max(0, depth),
             chain_only=chain_only,
         )
@@ -181,12 +184,13 @@ class Bounds:
 
 @dataclass
 class Growth:
-    """A tree while it grows: parallel lists over all candidates seen, parents first."""
+    """A tree while it grows: parallel lists over all candidates seen, parents first; and how many to score a node."""
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     final: list[bool] = field(default_factory=list)
+    branch: int = 4
 
     def best(self, nodes: int, floor: float = 0.0) -> list[int]:
         """Indices (ascending) of the best `nodes` candidates by score: closed under ancestors, ties to the elder.
@@ -217,6 +221,7 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
     the `Growth` (the one given, if any). Scores of children must not be positive, so that no child beats its parent.
     """
     growth = Growth() if growth is None else growth
+    growth.branch = bounds.branch
     frontier = [-1]
     for _ in range(bounds.depth):
         fresh: list[int] = []

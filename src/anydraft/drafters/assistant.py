@@ -23,7 +23,6 @@ class AssistantDrafter:
         vocab_size: of the target; tokens beyond it are never drafted.
         eos_token_ids: of the target; a draft that ends, ends.
         verification: "rejection" draws from a recorded proposal instead of following the shared noise.
-        branch: alternatives scored per node.
     """
 
     name = "assistant"
@@ -35,14 +34,12 @@ class AssistantDrafter:
         vocab_size: int,
         eos_token_ids: frozenset[int] = frozenset(),
         verification: Verification = "exact",
-        branch: int = 4,
     ) -> None:
         self.lm = lm
         self.model = DraftModel(lm)
         self.vocab_size = vocab_size
         self.eos_token_ids = eos_token_ids
         self.verification = verification
-        self.branch = branch
         self._first: dict[Row, int] = {}
         self._probs: dict[Row, dict[int, torch.Tensor]] = {}
 
@@ -93,13 +90,13 @@ class AssistantDrafter:
             self._probs[row][frontier[0]] = recorded([q], self.vocab_size)[0]
             return children
         noise = None if row.noise is None else row.noise.at(position)[: scores.shape[-1]]
-        return shared(scores, noise, self.branch, self.eos_token_ids)
+        return shared(scores, noise, growth.branch, self.eos_token_ids)
 
     def _bounded(self, bound: Bounds) -> Bounds:
         depth = min(bound.depth, bound.target_depth)
         if self.verification != "rejection":
             return replace(bound, depth=depth)
-        self._rejection_branch = 1 if bound.chain_only else min(self.branch, max(1, bound.width))
+        self._rejection_branch = 1 if bound.chain_only else min(bound.branch, max(1, bound.width))
         depth = min(depth, bound.nodes // self._rejection_branch)
         return Bounds(depth, 1, 1 << 30)
 

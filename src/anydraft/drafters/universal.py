@@ -54,7 +54,6 @@ class UniversalDrafter:
         vocab_size: of the target.
         eos_token_ids: of the target; the draft's own end becomes the target's.
         verification: "exact" or "rejection".
-        branch: alternatives scored per node.
     """
 
     name = "universal"
@@ -68,7 +67,6 @@ class UniversalDrafter:
         vocab_size: int,
         eos_token_ids: frozenset[int] = frozenset(),
         verification: Verification = "exact",
-        branch: int = 4,
     ) -> None:
         self.lm = lm
         self.model = DraftModel(lm)
@@ -78,7 +76,6 @@ class UniversalDrafter:
         self.vocab_size = vocab_size
         self.eos_token_ids = eos_token_ids
         self.verification = verification
-        self.branch = branch
         self.enders = _enders(lm, tokenizer)
         self._size = min(lm.vocab_size, self.encoder.table.size)
         self.retokenizer = Retokenizer(self.encoder, self.target_encoder, self.enders, min(eos_token_ids, default=-1))
@@ -97,7 +94,7 @@ class UniversalDrafter:
         """One tree per row, in the target's tokens."""
         unread = [self._sync(row) for row in rows]
         if self.verification == "rejection":
-            self._width = 1 if any(b.chain_only for b in bounds) else min(self.branch, max(b.width for b in bounds))
+            self._width = max(min(b.width, b.branch) for b in bounds)
             drawn = [self._drawn(b) for b in bounds]
             growths = self.model.grow(rows, unread, drawn, self._draw)
             return [self._mapped(row, growth) for row, growth in zip(rows, growths, strict=True)]
@@ -189,7 +186,7 @@ class UniversalDrafter:
                     state.places[node] = self.coupling.step(state.places[parent], growth.tokens[node])
                 coupled.append(self.coupling.scores(state.places[node], vector, noise, state.noise))
             logs = torch.from_numpy(np.stack(coupled))
-        best, tokens = torch.topk(logs, min(self.branch, self._size), dim=-1)
+        best, tokens = torch.topk(logs, min(growth.branch, self._size), dim=-1)
         return [
             [(t, s, t in self.enders) for t, s in zip(row_t, row_s, strict=True) if s > -1e30]
             for row_t, row_s in zip(tokens.tolist(), best.tolist(), strict=True)
