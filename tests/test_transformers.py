@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 import tiny
 import torch
 from drafters_for_tests import Noisy
-from transformers import GenerationConfig, TextIteratorStreamer, TextStreamer
+from transformers import GenerationConfig
 from transformers.generation import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -214,58 +213,11 @@ def test_scores_of_a_batch_end_with_zeros() -> None:
     assert anydraft.generate(target(), PROMPT, return_dict_in_generate=True, max_new_tokens=2).scores is None
 
 
-class Record:
-    """A streamer that takes batches."""
-
-    def __init__(self) -> None:
-        self.puts: list[Any] = []
-        self.ends = 0
-
-    def put(self, value: torch.Tensor) -> None:
-        self.puts.append(value.tolist())
-
-    def end(self) -> None:
-        self.ends += 1
-
-
-@pytest.mark.parametrize("inputs", [{"input_ids": PROMPT}, padded()])
-def test_streamers_get_what_plain_decoding_gives_them(inputs: dict[str, torch.Tensor]) -> None:
-    theirs, mine, other = Record(), Record(), Record()
-    options = {**inputs, "max_new_tokens": NEW, "eos_token_id": list(range(20, 40))}
-    target().generate(**options, streamer=theirs)
-    anydraft.generate(target(), **options, streamer=mine, **drafting("same tokenizer"))
-    bound = anydraft.assisted(**drafting("same tokenizer"), streamer=other)
-    target().generate(**options, custom_generate=bound)
-    assert mine.puts == theirs.puts == other.puts
-    assert (mine.ends, other.ends) == (1, 1)
-
-
-def test_text_streamers(capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = tiny.byte_level()
-    answer = anydraft.generate(target(), PROMPT, max_new_tokens=NEW, streamer=TextStreamer(tokenizer))
-    assert capsys.readouterr().out.rstrip("\n") == tokenizer.decode(answer[0]).rstrip("\n")
-    with pytest.raises(ValueError, match="batch size 1"):
-        anydraft.generate(target(), **padded(), streamer=TextStreamer(tokenizer))
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
-    arguments = {"inputs": PROMPT, "max_new_tokens": NEW, "streamer": streamer}
-    thread = threading.Thread(target=anydraft.generate, args=(target(),), kwargs=arguments)
-    thread.start()
-    assert "".join(streamer) == tokenizer.decode(answer[0, 9:])
-    thread.join()
-
-
-def test_the_stream_ends_after_an_error() -> None:
-    for wrong in ({"num_beams": 2}, {"nonsense": 1}):
-        record = Record()
-        with pytest.raises(ValueError, match=r"num_beams|nonsense"):
-            anydraft.generate(target(), PROMPT, streamer=record, **wrong)
-        assert record.ends == 1
-
-
 def test_ways_of_drafting() -> None:
     expected = target().generate(PROMPT, max_new_tokens=NEW).tolist()
     same = drafting("same tokenizer")
     ways: list[dict[str, Any]] = [
+        {"exact": True, **same},
         {"exact": True, **drafting("other tokenizer")},
         {"draft_tokens": 3, **same},
         {"num_assistant_tokens": 3, **same},
