@@ -101,10 +101,15 @@ class AssistantDrafter:
         return Bounds(depth, 1, 1 << 30)
 
     def _context(self, row: Row) -> list[int]:
-        first = self._first[row]
+        first, size = self._first[row], self.lm.vocab_size
         if first < len(row.prompt):
-            return row.prompt[first:] + row.tokens
-        return row.tokens[first - len(row.prompt) :]
+            context = row.prompt[first:] + row.tokens
+        else:
+            context = row.tokens[first - len(row.prompt) :]
+        if size < self.vocab_size:
+            # Ids that only the target has (padding) are read as another one: that costs acceptance, nothing else.
+            return [min(token, size - 1) for token in context]
+        return context
 
     def _room(self) -> int:
         return max(8, self.lm.context_length - 72)
