@@ -195,14 +195,21 @@ PAIRS: dict[str, tuple[Model, Model]] = {
 
 
 @pytest.mark.usefixtures("enumerable")
-@pytest.mark.parametrize(("branch", "depth"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (4, 1)])
+@pytest.mark.parametrize(("branch", "depth"), [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_rejection_has_the_targets_law(name: str, branch: int, depth: int) -> None:
     p, q = PAIRS[name]
-    tokens = 3 if branch * depth <= 2 else 2 if branch < 3 else 1 + depth
+    tokens = 3 if branch * depth <= 2 else 2
     law = speculate(p, q, reject, branch, depth, tokens)
     assert sum(law.values()) == pytest.approx(1)
     assert distance(law, plain_law(p, tokens, 4)) < 1e-9
+
+
+@pytest.mark.usefixtures("enumerable")
+@pytest.mark.parametrize("zeros", [0, 1])
+def test_rejection_in_a_deeper_tree(zeros: int) -> None:
+    p, q = table_model(3, 7), table_model(3, 8, zeros=zeros)
+    assert distance(speculate(p, q, reject, 2, 2, 3), plain_law(p, 3, 3)) < 1e-9
 
 
 # Wrong rules are caught: the tests above can fail. ------------------------------------------------
