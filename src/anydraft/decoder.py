@@ -122,14 +122,19 @@ class Decoder:
     def _bytes_of(self, token: int) -> bytes | None:
         return self._bytes.bytes_of(token) if self._bytes is not None else None
 
+    def _text(self, tokens: Sequence[int]) -> str:
+        if self._bytes is not None and not self._bytes.lossless:
+            return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        stream = TextStream(self._bytes_of)
+        return stream.push(tokens) + stream.finish()
+
     def _generation(self, row: Row) -> Generation:
         stats = row.stats
-        stream = TextStream(self._bytes_of)
         return Generation(
             prompt=row.prompt_string,
             prompt_tokens=row.prompt,
             tokens=row.tokens,
-            text=stream.push(row.tokens) + stream.finish(),
+            text=self._text(row.tokens),
             finish_reason=row.finish_reason or "aborted",
             proposers=row.proposers,
             stats=stats,
@@ -185,13 +190,18 @@ class Decoder:
             params=params,
             processors=processors,
             noise=noise,
-            prompt_text=prompt.encode() if isinstance(prompt, str) else self._join(ids),
+            prompt_text=self._plain_text(prompt, ids),
             prompt_string=prompt if isinstance(prompt, str) else None,
             draft_prompt=draft,
             stops=stops,
         )
 
-    def _join(self, ids: Sequence[int]) -> bytes:
+    def _plain_text(self, prompt: Prompt, ids: Sequence[int]) -> bytes:
+        """The prompt without the target's special tokens, which mean nothing to another tokenizer."""
+        special = self._bytes.special if self._bytes is not None else frozenset()
+        first = next((i for i, token in enumerate(ids) if token not in special), len(ids))
+        if isinstance(prompt, str) and not any(token in special for token in ids[first:]):
+            return prompt.encode()
         return self._bytes.join(ids) if self._bytes is not None else b""
 
     def _encode(self, prompt: Prompt) -> list[int]:
