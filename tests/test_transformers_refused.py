@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from test_transformers import PROMPT, drafting, target
-from transformers import DynamicCache, T5Config, T5ForConditionalGeneration
+from transformers import DynamicCache, GenerationConfig, T5Config, T5ForConditionalGeneration
 
 import anydraft
 from anydraft.errors import OptionConflict, UnsupportedModel
@@ -27,6 +27,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "custom": ({"custom_generate": anydraft.assisted()}, "custom_generate"),
     "two drafters": ({**drafting("same tokenizer"), "drafter": "lookup"}, "leave one out"),
     "lookup too": ({**drafting("same tokenizer"), "prompt_lookup_num_tokens": 3}, "leave one out"),
+    "lookup there": (
+        {**drafting("same tokenizer"), "generation_config": GenerationConfig(prompt_lookup_num_tokens=3)},
+        "leave one out",
+    ),
+    "model as drafter": ({"drafter": target()}, "assistant_model="),
+    "negative prompt": ({"negative_prompt_ids": PROMPT}, "negative_prompt_ids"),
     "no assistant": ({"drafter": "universal"}, "assistant_model="),
     "strange drafter": ({"drafter": "magic"}, "magic"),
     "draft length": ({"draft_tokens": 0}, ">= 1"),

@@ -20,6 +20,7 @@ from transformers.generation import LogitsProcessor, StopStringCriteria
 
 import anydraft
 from anydraft.errors import ContextOverflow, TokenizerMismatch
+from anydraft.integrations.batch import prompt_text
 from anydraft.integrations.pool import shared_pool
 
 TOKENIZERS = Path(__file__).resolve().parents[2] / "shared" / "tokenizers"
@@ -215,3 +216,12 @@ def test_beyond_the_context() -> None:
     assert anydraft.generate(learned, PROMPT, max_new_tokens=3).shape == (1, 12)
     with pytest.raises(ContextOverflow, match="at most 3"):
         anydraft.generate(learned, PROMPT, max_new_tokens=4)
+
+
+@real
+def test_the_drafter_reads_the_prompt_as_it_was_typed() -> None:
+    tokenizer = announcement()["tokenizer"]
+    for text in ("Alice and Bob", " Alice", "", "naïve\n  café"):
+        ids = tokenizer(text)["input_ids"]
+        assert prompt_text(tokenizer, ids) == text.encode()
+    assert prompt_text(None, [5]) == b""

@@ -21,7 +21,7 @@ from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.errors import OptionConflict, TokenizerMismatch
 from anydraft.integrations import answers, settings
-from anydraft.integrations.batch import make_rows, pad_token
+from anydraft.integrations.batch import make_rows, pad_token, prompt_text
 from anydraft.integrations.pool import shared_pool
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.session import Session
@@ -50,6 +50,8 @@ class Assisted:
         named = isinstance(drafter, str)
         if named and drafter not in ("auto", "assistant", "universal", "lookup"):
             raise OptionConflict(f"drafter is 'auto', 'assistant', 'universal', 'lookup' or a Drafter, got {drafter!r}")
+        if drafter is not None and not named and not hasattr(drafter, "propose"):
+            raise OptionConflict(f"drafter={type(drafter).__name__} is no Drafter; a model goes to assistant_model=")
         if assistant_model is not None and drafter is not None and (not named or drafter == "lookup"):
             raise OptionConflict("an assistant and another drafter were given; leave one out")
         if assistant_model is None and drafter in ("assistant", "universal"):
@@ -115,7 +117,7 @@ class Assisted:
             criteria=criteria,
             config=config,
             seed=self.seed,
-            table=shared_pool().table(target.tokenizer) if target.tokenizer is not None else None,
+            text_of=lambda prompt: prompt_text(target.tokenizer, prompt),
             logs=logs,
         )
         pad = pad_token(config)
@@ -142,7 +144,9 @@ class Assisted:
     def _drafter(self, target: Target, config: Any) -> Iterator[tuple[Drafter | None, Pacing]]:
         lookup = getattr(config, "prompt_lookup_num_tokens", None)
         size = self.draft_tokens or lookup
-        pacing: Pacing = Fixed(Bounds(size, 1, size)) if size else Steady()
+        pacing: Pacing = Fixed(Bounds(size, 1, size, branch=1)) if size else Steady()
+        if lookup and (self.assistant_model is not None or self.drafter not in (None, "lookup", "auto")):
+            raise OptionConflict("prompt_lookup_num_tokens and another drafter were given; leave one out")
         if self.assistant_model is None:
             if lookup or self.drafter in ("lookup", "auto"):
                 longest = getattr(config, "max_matching_ngram_size", None)
@@ -150,8 +154,6 @@ class Assisted:
             else:
                 yield (None if isinstance(self.drafter, str) else self.drafter), pacing
             return
-        if lookup:
-            raise OptionConflict("an assistant model and prompt_lookup_num_tokens were given; leave one out")
         kind = self.drafter if isinstance(self.drafter, str) else "auto"
         tokenizer = self.assistant_tokenizer
         if tokenizer is None and kind != "assistant":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ import torch
 from anydraft.choice import ScoreLog
 from anydraft.errors import ContextOverflow, OptionConflict
 from anydraft.integrations import per_row, settings
+from anydraft.integrations.pool import shared_pool
 from anydraft.noise import Noise, mix64
 from anydraft.row import Row, StopRule
 from anydraft.target import Target
-from anydraft.text.token_bytes import TokenBytes
 
 
 def make_rows(
@@ -26,10 +26,12 @@ def make_rows(
     criteria: Sequence[Any],
     config: Any,
     seed: int | None,
-    table: TokenBytes | None,
+    text_of: Callable[[Sequence[int]], bytes],
     logs: Sequence[ScoreLog] | None,
 ) -> list[Row]:
     """One row per prompt (rows, length); masked tokens are not read, wherever they stand.
+
+    `text_of` gives a prompt's bytes, for drafters with another tokenizer.
 
     Row 0 uses the seed itself, the others seeds derived from it, so that equal prompts get different answers.
 
@@ -66,7 +68,7 @@ def make_rows(
                 params=params,
                 processors=chain,
                 noise=noise,
-                prompt_text=table.join(prompt) if table is not None else b"",
+                prompt_text=text_of(prompt),
                 stops=[
                     *per_row.stop_rules(rest, padding + prompt, input_ids.device, log),
                     *_reminder(target, len(prompt), room),
@@ -74,6 +76,18 @@ def make_rows(
             )
         )
     return rows
+
+
+def prompt_text(tokenizer: Any, prompt: Sequence[int]) -> bytes:
+    """What the prompt's tokens write, without a space that the tokenizer put in front; empty without tokenizer."""
+    if tokenizer is None:
+        return b""
+    data = shared_pool().table(tokenizer).join(prompt)
+    if data.startswith(b" "):
+        text = data[1:].decode(errors="replace")
+        if list(tokenizer(text)["input_ids"]) == list(prompt):
+            return data[1:]
+    return data
 
 
 def pad_token(config: Any) -> int | None:

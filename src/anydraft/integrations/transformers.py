@@ -84,7 +84,7 @@ def generate(
             if kwargs.get(name) is not None:
                 raise OptionConflict(f"{name} has no effect here: {why}; leave it out")
         for name in ("custom_generate", "negative_prompt_ids", "synced_gpus"):
-            if kwargs.get(name):
+            if kwargs.get(name) is not None and kwargs[name] is not False:
                 raise OptionConflict(f"{name} cannot be combined with anydraft.generate; leave it out")
         lookup = kwargs.pop("prompt_lookup_num_tokens", None)
         if lookup is not None:
