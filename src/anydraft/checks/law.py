@@ -144,7 +144,7 @@ class Law:
         if first == REST:
             return "anything else"
         rest = {REST: " + anything else", ENDED: ""}
-        tail = rest[second] if second in rest else ""
+        tail = rest.get(second, "")
         tokens = [first] if second in rest else [first, second]
         return repr(self.decoder.tokenizer.decode(tokens, skip_special_tokens=False)) + tail
 

@@ -37,7 +37,9 @@ def demo(
     ] = None,
     max_new_tokens: opt.MaxNewTokens = 96,
     seed: Annotated[int, typer.Option(help="Of the first prompt's noise.", rich_help_panel=opt.SAMPLING)] = 1,
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 with --exact.", rich_help_panel=opt.MODELS)] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16 with --exact.", rich_help_panel=opt.MODELS)
+    ] = "float32",
     exact: opt.Exact = False,
     device: opt.Device = None,
     draft_tokens: opt.DraftTokens = None,
@@ -104,12 +106,14 @@ def _race(
 
     races: list[Race] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=stderr(), transient=True) as progress:
+    # No refreshing thread: it would take time from what is being timed.
+    with Progress(*columns, console=stderr(), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("warming up", total=len(prompts) * len(temperatures))
+        progress.refresh()
         for warm in temperatures:  # tables of text and kernels are filled by the first use
             lap(decoder, prompts[0], {"max_new_tokens": 8, "temperature": warm, "seed": seed if warm else None})
         for race, heat in run(decoder, prompts, temperatures, max_new_tokens, seed):
-            progress.update(task, advance=1, description=f"temperature {race.temperature:g}")
+            progress.update(task, advance=1, description=f"temperature {race.temperature:g}", refresh=True)
             if not any(race is known for known in races):
                 races.append(race)
                 if not quiet:

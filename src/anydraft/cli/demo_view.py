@@ -40,7 +40,7 @@ def side_by_side(decoder: Decoder, heat: Heat, console: Console | None = None) -
 def _panel(prompt: Text, answer: Text, title: str, lap: Lap) -> Panel:
     stats = lap.stats
     figures = f"{stats.num_tokens} tokens, {stats.num_passes} passes, {stats.tokens_per_second:.0f} tokens/s"
-    return Panel(Group(_cut(prompt + answer)), title=title, subtitle=figures, box=ROUNDED, title_align="left")
+    return Panel(Group(_cut(Text.assemble(prompt, answer))), title=title, subtitle=figures, box=ROUNDED, title_align="left")
 
 
 def _cut(text: Text) -> Text:

@@ -11,7 +11,7 @@ from anydraft.generation import Step
 from anydraft.text.stream import TextStream
 
 ACCEPTED, OWN, REJECTED = "green", "bold blue", "dim red strike"
-LONGEST = 12
+LONGEST = 8
 """Characters of a rejected draft that are shown."""
 
 BytesOf = Callable[[int], bytes | None]

@@ -15,7 +15,9 @@ from anydraft.cli.loading import chosen_seed, load_decoder, stderr, warm_up
 
 def generate(
     target: opt.Target = "embedded",
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; '-' or nothing reads standard input.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to continue; '-' or nothing reads standard input.")
+    ] = None,
     drafter: opt.Drafter = None,
     prompt_file: opt.PromptFile = None,
     temperature: opt.Temperature = 0.0,

@@ -58,7 +58,9 @@ def load_decoder(
         raise OptionConflict("--draft-tokens has no effect with --drafter none; leave one of them out")
     for name in (target, drafter):
         if name is not None and _is_path(name) and not Path(name).expanduser().is_dir():
-            raise UnsupportedModel(f"there is no folder {name!r}; give a hub name or a folder written by save_pretrained")
+            raise UnsupportedModel(
+                f"there is no folder {name!r}; give a hub name or a folder written by save_pretrained"
+            )
     warm_up()
     import torch
     import transformers

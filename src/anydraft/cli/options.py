@@ -50,7 +50,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_he
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=SAMPLING)]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.", rich_help_panel=SAMPLING)]
 TopK = Annotated[int, typer.Option(help="Only the k likeliest; 0 is off.", rich_help_panel=SAMPLING)]
-MinP = Annotated[float, typer.Option(help="Only what has this share of the likeliest; 0 is off.", rich_help_panel=SAMPLING)]
+MinP = Annotated[
+    float, typer.Option(help="Only what has this share of the likeliest; 0 is off.", rich_help_panel=SAMPLING)
+]
 Seed = Annotated[int | None, typer.Option(help="Of the noise; default: a new one.", rich_help_panel=SAMPLING)]
 MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", "-m", help="Longest answer, in tokens.", rich_help_panel=SAMPLING)

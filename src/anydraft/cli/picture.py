@@ -11,8 +11,6 @@ from anydraft.cli.race import Race
 COLORS = ("#2f6f4f", "#d98324", "#4a6fa5")
 INK, FAINT = "#22272e", "#c9ced6"
 FORMATS = (".svg", ".png", ".pdf")
-FEWEST = 5
-"""Drafts that must have reached a position for its share to mean something."""
 
 
 def matplotlib_ready() -> Any:
@@ -52,24 +50,24 @@ def draw(races: list[Race], path: Path, subtitle: str) -> None:
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
         _acceptance(left, races)
         _tokens(right, races)
-        figure.suptitle(f"Tokens drafted by another tokenizer's model\n{subtitle}", fontsize=11, x=0.01, ha="left")
+        figure.suptitle(f"Universal assisted generation: drafts by a model with another tokenizer\n{subtitle}", fontsize=11, x=0.01, ha="left")
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
         pyplot.close(figure)
 
 
 def _acceptance(axes: Any, races: list[Race]) -> None:
-    """Share of drafts whose token at a position was accepted, among those that reached it."""
+    """Share of all drafts whose tokens were accepted up to a position: it can only fall."""
     longest = 1
     for race, color in zip(races, COLORS, strict=False):
         stats = race.stats
-        pairs = zip(stats.num_accepted_tokens_per_pos, stats.num_drafts_per_pos, strict=True)
-        shares = [accepted / drafts for accepted, drafts in pairs if drafts >= FEWEST]
+        shares = [accepted / stats.num_drafts for accepted in stats.num_accepted_tokens_per_pos if accepted]
         places = list(range(1, len(shares) + 1))
         longest = max(longest, len(shares))
         label = f"temperature {race.temperature:g}: {stats.acceptance_rate:.0%} of drafted tokens"
         axes.plot(places, shares, marker="o", markersize=5, linewidth=2, color=color, label=label)
-    axes.set_title("accepted, by position in the draft", loc="left", fontsize=10, fontweight="bold")
+    axes.set_title("acceptance by position", loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel("position in the draft (target tokens)")
+    axes.set_ylabel("share of drafts accepted this far")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(0.6, longest + 0.4)
     axes.xaxis.get_major_locator().set_params(integer=True)
