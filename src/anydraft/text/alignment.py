@@ -24,7 +24,7 @@ __all__ = ["DraftContext", "Encoding", "PlainEncoder", "TargetDraft", "to_target
 
 # Bytes encoded anew at most when a text has no safe boundary for long (base64, Chinese without a line end).
 # Beyond it the context may differ from encoding everything at once: that costs acceptance, never exactness.
-LONGEST_RESTART = 2048
+LONGEST_RESTART = 1024
 # How far back committed bytes are looked at for the word that a draft continues.
 LONGEST_TAIL = 64
 
@@ -220,6 +220,6 @@ def _tail(encoder: PlainEncoder, drafted: bytes, committed: bytes | bytearray) -
     recent = bytes(committed[-LONGEST_TAIL:])
     near = recent + drafted[:1]
     start = encoder.safe_boundary(near, len(recent))
-    if start == 0 and len(committed) > LONGEST_TAIL:
+    if start == 0 and len(committed) >= LONGEST_TAIL:
         return b""
     return recent[start:]

@@ -53,9 +53,7 @@ class VocabularyMap:
             )
 
         sizes = f"{draft.size} {target.size}"
-        arrays = stored(
-            "map", (draft.digest, target.digest, sizes), lambda: _match(draft, target), check, cache_dir
-        )
+        arrays = stored("map", (draft.digest, target.digest, sizes), lambda: _match(draft, target), check, cache_dir)
         return cls(arrays["draft_to_target"], arrays["target_to_draft"], draft.same_as(target))
 
     @property
