@@ -77,12 +77,12 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class Plan:
-    """Where the coming pass writes: one row or all, first slot of each row, and the span of slots it reads."""
+    """Where the coming pass writes: which rows, first slot of each, and the span of slots it reads."""
 
-    __slots__ = ("index", "row", "span", "starts", "width")
+    __slots__ = ("index", "rows", "span", "starts", "width")
 
-    def __init__(self, row: int | None, starts: list[int], width: int, span: int) -> None:
-        self.row = row
+    def __init__(self, rows: range, starts: list[int], width: int, span: int) -> None:
+        self.rows = rows
         self.starts = starts
         self.width = width
         self.span = span
@@ -90,7 +90,7 @@ class Plan:
 
 
 def _write(store: torch.Tensor, states: torch.Tensor, plan: Plan) -> torch.Tensor:
-    view = store if plan.row is None else store[plan.row : plan.row + 1]
+    view = store[plan.rows.start : plan.rows.stop]
     first = plan.starts[0]
     if all(start == first for start in plan.starts):
         view[:, :, first : first + plan.width] = states
@@ -122,7 +122,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.tails: list[list[int]] = [[] for _ in range(rows)]
         self.visible: list[npt.NDArray[np.bool_]] = [np.zeros((0, 0), np.bool_) for _ in range(rows)]
         self.depths: list[list[int]] = [[] for _ in range(rows)]
-        self.current = Plan(None, [0] * rows, 0, 0)
+        self.current = Plan(range(rows), [0] * rows, 0, 0)
 
     @property
     def num_rows(self) -> int:
@@ -149,9 +149,9 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Offset of the planned pass."""
         return max(self.lengths, default=0)
 
-    def plan(self, row: int | None, starts: list[int], width: int, span: int) -> None:
+    def plan(self, rows: range, starts: list[int], width: int, span: int) -> None:
         """Say where the coming pass writes and how far it reads."""
-        self.current = Plan(row, starts, width, span)
+        self.current = Plan(rows, starts, width, span)
 
     def append(self, row: int, parents: Sequence[int]) -> None:
         """Announce nodes that the coming pass writes behind the row's tail."""
@@ -192,6 +192,17 @@ class SlotCache(Cache):  # type: ignore[misc]
     def advance(self, row: int, count: int) -> None:
         """Take the first `count` tail nodes, a chain, into the prefix and drop the others."""
         self.lengths[row] += count
+        self._clear(row)
+
+    @torch.inference_mode()
+    def copy_prefix(self, source: int, row: int) -> None:
+        """Give a row the prefix of another one (the same prompt need not be read twice)."""
+        length = self.lengths[source]
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys[row, :, :length] = layer.keys[source, :, :length]
+                layer.values[row, :, :length] = layer.values[source, :, :length]
+        self.lengths[row] = length
         self._clear(row)
 
     def cut(self, row: int, length: int) -> None:

@@ -74,13 +74,41 @@ class LanguageModel:
 
     def prefill(self, cache: SlotCache, row: int, tokens: Sequence[int]) -> None:
         """Append committed tokens to one row of the cache, in chunks."""
-        for start in range(0, len(tokens), PREFILL_CHUNK):
-            chunk = tokens[start : start + PREFILL_CHUNK]
-            self._pass(cache, [chain(chunk)], row=row, keep=1, width=len(chunk))
-            cache.advance(row, len(chunk))
+        self._read(cache, range(row, row + 1), [tokens])
 
-    def score(self, cache: SlotCache, nodes: Sequence[Nodes], *, row: int | None = None) -> torch.Tensor:
-        """Append nodes to the tails of the cache's rows (or of one row) and score them in one pass.
+    def prefill_rows(self, cache: SlotCache, prompts: Sequence[Sequence[int]]) -> None:
+        """Read prompts into the empty rows of a cache: several in one pass while they are short, equal ones once.
+
+        With fixed shapes every prompt is read by itself, so that its neighbours do not matter.
+        """
+        known: dict[tuple[int, ...], int] = {}
+        sources = [known.setdefault(tuple(tokens), row) for row, tokens in enumerate(prompts)]
+        row = 0
+        while row < len(prompts):
+            end = row + 1
+            longest = len(prompts[row])
+            while self.fixed_width is None and end < len(prompts):
+                longest = max(longest, len(prompts[end]))
+                if longest * (end + 1 - row) > PREFILL_CHUNK:
+                    break
+                end += 1
+            rows = range(row, end)
+            self._read(cache, rows, [prompts[r] if sources[r] == r else [] for r in rows])
+            row = end
+        for row, source in enumerate(sources):
+            if source != row:
+                cache.copy_prefix(source, row)
+
+    def _read(self, cache: SlotCache, rows: range, prompts: Sequence[Sequence[int]]) -> None:
+        for start in range(0, max(len(tokens) for tokens in prompts), PREFILL_CHUNK):
+            chunks = [tokens[start : start + PREFILL_CHUNK] for tokens in prompts]
+            width = max(len(chunk) for chunk in chunks)
+            self._pass(cache, [chain(chunk) for chunk in chunks], rows=rows, keep=1, width=width)
+            for row, chunk in zip(rows, chunks, strict=True):
+                cache.advance(row, len(chunk))
+
+    def score(self, cache: SlotCache, nodes: Sequence[Nodes]) -> torch.Tensor:
+        """Append nodes to the tails of the cache's rows and score them in one pass.
 
         Returns:
             (rows, width, vocab) logits in the model's dtype; node i of a row is at [row, i], what lies behind
@@ -93,23 +121,22 @@ class LanguageModel:
             if width > self.fixed_width:
                 raise ValueError(f"a pass of {width} nodes does not fit the fixed width {self.fixed_width}")
             width = self.fixed_width
-        return self._pass(cache, nodes, row=row, keep=None, width=width)
+        return self._pass(cache, nodes, rows=range(cache.num_rows), keep=None, width=width)
 
     @torch.inference_mode()
     def _pass(
-        self, cache: SlotCache, nodes: Sequence[Nodes], *, row: int | None, keep: int | None, width: int
+        self, cache: SlotCache, nodes: Sequence[Nodes], *, rows: range, keep: int | None, width: int
     ) -> torch.Tensor:
-        rows = range(cache.num_rows) if row is None else [row]
         starts = []
         for r, (tokens, parents) in zip(rows, nodes, strict=True):
             starts.append(cache.lengths[r] + len(cache.tails[r]))
-            if tokens:
+            if len(tokens):
                 cache.append(r, parents)
         span = max(starts) + width
         if self.fixed_width is not None:
             span = bucket(span)
         cache.reserve(span)
-        cache.plan(row, starts, width, span)
+        cache.plan(rows, starts, width, span)
         ids = np.zeros((len(starts), width), dtype=np.int64)
         positions = np.zeros((len(starts), width), dtype=np.int64)
         for i, (r, (tokens, _)) in enumerate(zip(rows, nodes, strict=True)):

@@ -26,6 +26,8 @@ INDEPENDENT = (
     hf.TypicalLogitsWarper,
     hf.EpsilonLogitsWarper,
     hf.EtaLogitsWarper,
+    hf.TopHLogitsWarper,
+    hf.LogitNormalization,
 )
 
 

@@ -68,11 +68,14 @@ class Session:
         # With fixed shapes the batch keeps its rows, so that results do not depend on when a neighbour finishes.
         self._cached = list(rows)
         started = time.perf_counter()
-        for i, row in enumerate(rows):
-            target.prefill(self.cache, i, row.prompt[:-1])
+        target.prefill_rows(self.cache, [row.prompt[:-1] for row in rows])
         prefilled = time.perf_counter()
         if drafter is not None:
-            drafter.start(rows)
+            try:
+                drafter.start(rows)
+            except BaseException:
+                drafter.stop(rows)
+                raise
         self._spread("seconds_prefill", prefilled - started)
         self._spread("seconds_draft", time.perf_counter() - prefilled)
         self._spread("seconds_total", time.perf_counter() - started)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from anydraft.processors import warpers
 from anydraft.row import Row
 from anydraft.tree import Children
 
 
 def warped(row: Row, logits: torch.Tensor) -> torch.Tensor:
-    """Draft logits (n, vocab), float32, under the row's own temperature and cuts."""
+    """Draft logits (n, vocab), float32, under the row's own temperature and cuts (they help, no more)."""
     scores = logits.to(torch.float32)
-    for warper in warpers(row.params):
+    for warper in row.processors.by_scores:
         scores = warper(torch.zeros((len(scores), 0), dtype=torch.long), scores)
     return scores
 
