@@ -81,7 +81,7 @@ def main(
             max_new_tokens=max_new_tokens,
             warm_up=encoded[-1][1],
             seed=seed,
-            judge=Judge(_model(judge, precision)).nats,
+            judge=Judge(_model(judge, precision)),
         )
         made = [_contender(name, place, draft_place, precision, exact) for name in contender]
         run_session(

@@ -308,7 +308,7 @@ def test_the_real_decoder_beside_transformers(tmp_path: Path) -> None:
         AnydraftContender("anydraft-lookup", anydraft.load(model, drafter="lookup")),
     ]
     plan = Plan(prompts=[("p", [5, 6, 7]), ("q", [9, 8])], temperatures=[0.0, 1.0], max_new_tokens=8, warm_up=[4])
-    plan = dataclasses.replace(plan, judge=Judge(model).nats)
+    plan = dataclasses.replace(plan, judge=Judge(model))
     console = Console(width=220, record=True)
     rows = run_session(contenders, plan, out=tmp_path, title="tiny", provenance={"seed": 0}, console=console)
     assert len(rows) == 6
@@ -321,7 +321,7 @@ def test_the_real_decoder_beside_transformers(tmp_path: Path) -> None:
             assert row.cost is not None
             assert row.tokens_per_pass is not None
             assert row.cost.value == pytest.approx(row.tokens_per_pass.value / row.speedup["anydraft"].value)
-            assert row.nats_per_token is not None
+            assert (row.excess_nats is None) is (row.temperature == 0)
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert len(lines) == 12
     assert summarise(read_records(tmp_path / "runs.jsonl")) == rows
@@ -333,8 +333,40 @@ def test_the_real_decoder_beside_transformers(tmp_path: Path) -> None:
 def test_the_judge_adds_up_what_the_model_says() -> None:
     model = tiny(16)
     log_probabilities = model(torch.tensor([[3, 4, 5, 6]])).logits[0].detach().log_softmax(-1)
-    expected = -float(log_probabilities[1, 5] + log_probabilities[2, 6])
-    assert Judge(model).nats([3, 4], [5, 6]) == pytest.approx(expected, rel=1e-5)
+    given = Judge(model).surprise([3, 4], [5, 6])
+    assert given.nats == pytest.approx(-float(log_probabilities[1, 5] + log_probabilities[2, 6]), rel=1e-5)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    assert given.expected == pytest.approx(float(entropy[1] + entropy[2]), rel=1e-5)
+    second = (log_probabilities.exp() * log_probabilities.square()).sum(-1) - entropy.square()
+    assert given.variance == pytest.approx(float(second[1] + second[2]), rel=1e-4)
+    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
+        Judge(model).surprise([3], [4], 0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_judge_knows_its_own_texts_from_others(temperature: float) -> None:
+    model, other = tiny(16), tiny(16, seed=5)
+    judge = Judge(model)
+    found = {}
+    for name, author in (("own", model), ("other", other)):
+        contender = TransformersContender("transformers", author)
+        got = [
+            Record(
+                prompt_id=str(seed),
+                contender=name,
+                task=task,
+                run=(run := contender.run([3, 4], task)),
+                surprise=judge.surprise([3, 4], run.tokens, temperature),
+            )
+            for seed in range(20)
+            for task in [Task(temperature=temperature, max_new_tokens=40, seed=seed)]
+        ]
+        found[name] = summarise(got)[0]
+    own, others = found["own"].excess_z, found["other"].excess_z
+    assert own is not None
+    assert others is not None
+    assert abs(own) < 4
+    assert others > 8
 
 
 def test_an_interrupted_measurement_keeps_what_it_has(tmp_path: Path) -> None:

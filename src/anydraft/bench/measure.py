@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+from anydraft.bench.likelihood import Judge, Surprise
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,14 +49,15 @@ class Record:
     task: Task
     run: Run | None = None
     error: str | None = None
-    nats: float | None = None  # what the text costs the judge
+    surprise: Surprise | None = None  # what the sampled text is to the judge
 
     def to_dict(self) -> dict[str, Any]:
         """One flat object, ready for a line of JSON."""
         row = {"prompt_id": self.prompt_id, "contender": self.contender, **dataclasses.asdict(self.task)}
         if self.run is None:
             return row | {"error": self.error}
-        return row | dataclasses.asdict(self.run) | {"nats": self.nats}
+        surprise = {} if self.surprise is None else {"surprise": dataclasses.asdict(self.surprise)}
+        return row | dataclasses.asdict(self.run) | surprise
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Self:
@@ -66,7 +69,7 @@ class Record:
             task=Task(**task),
             run=Run(**run) if run else None,
             error=row.get("error"),
-            nats=row.get("nats"),
+            surprise=Surprise(**row["surprise"]) if "surprise" in row else None,
         )
 
 
@@ -86,7 +89,7 @@ class Contender(Protocol):
 class Plan:
     """What to measure: prompts as (id, token ids), temperatures, tokens a prompt, and a warm-up prompt.
 
-    `judge(prompt, tokens)`, where given, says after each run what the text costs the target in nats.
+    The judge, where given, scores every sampled text after its run.
     """
 
     prompts: Sequence[tuple[str, list[int]]]
@@ -94,7 +97,7 @@ class Plan:
     max_new_tokens: int
     warm_up: list[int]
     seed: int = 0
-    judge: Callable[[Sequence[int], Sequence[int]], float] | None = None
+    judge: Judge | None = None
     on_start: Callable[[str, str], None] = field(default=lambda prompt_id, contender: None)
 
     def tasks(self, temperature: float) -> Iterator[tuple[str, list[int], Task]]:
@@ -126,8 +129,9 @@ def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
             for contender in [*contenders[first:], *contenders[:first]]:
                 plan.on_start(prompt_id, contender.name)
                 record = attempt(contender, prompt_id, tokens, task)
-                if plan.judge is not None and record.run is not None:
-                    record = dataclasses.replace(record, nats=plan.judge(tokens, record.run.tokens))
+                if plan.judge is not None and record.run is not None and temperature > 0:
+                    surprise = plan.judge.surprise(tokens, record.run.tokens, temperature)
+                    record = dataclasses.replace(record, surprise=surprise)
                 yield record
 
 

@@ -4,15 +4,17 @@ A speedup comes with tau (tokens a pass) and c = tau / speedup over the same eng
 between machines, c says what this machine and this engine made of it.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anydraft.bench.likelihood import Surprise
 from anydraft.bench.measure import Record, Run
 from anydraft.bench.statistics import Array, Interval, bootstrap, ratio_of_rates, ratio_of_totals
 
-Finished = dict[str, tuple[Run, float | None]]  # by prompt id: the run and what its text costs the judge
+Finished = dict[str, tuple[Run, Surprise | None]]  # by prompt id: the run and the judge's word on its text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,8 @@ class Row:
         shares: of the time: prefill, draft, verify, other.
         other_per_plain_pass: other time a pass, as a share of a pass of the own engine's plain decoding.
         seconds_first_token: median.
-        nats_per_token: what the texts cost the judge.
+        excess_nats: what a sampled token costs the judge above its entropy; 0 but for chance if the texts are its own.
+        excess_z: that in standard deviations of chance.
         identical: texts equal to those of each engine's plain decoding, and how many were compared.
     """
 
@@ -41,7 +44,8 @@ class Row:
     shares: dict[str, float]
     other_per_plain_pass: float | None = None
     seconds_first_token: float | None = None
-    nats_per_token: Interval | None = None
+    excess_nats: Interval | None = None
+    excess_z: float | None = None
     identical: dict[str, tuple[int, int]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def summarise(records: Iterable[Record], *, seed: int = 0) -> list[Row]:
         at, name = record.task.temperature, record.contender
         mine = finished.setdefault(at, {}).setdefault(name, {})
         if record.run is not None:
-            mine[record.prompt_id] = record.run, record.nats
+            mine[record.prompt_id] = record.run, record.surprise
         else:
             errors.setdefault((at, name), []).append(record.error or "unknown error")
     return [
@@ -91,7 +95,10 @@ def _row(name: str, temperature: float, contenders: dict[str, Finished], errors:
     shares = _shares(runs)
     drafted = sum(run.draft_tokens for run in runs)
     firsts = [run.seconds_first_token for run in runs if run.seconds_first_token is not None]
-    nats = [value for _, value in mine.values() if value is not None]
+    judged = [(run, surprise) for run, surprise in mine.values() if surprise is not None]
+    excess = [surprise.nats - surprise.expected for _, surprise in judged]
+    deviation = math.sqrt(sum(surprise.variance for _, surprise in judged))
+    lengths = [float(len(run.tokens)) for run, _ in judged]
     return Row(
         **place,
         prompts=len(mine),
@@ -103,7 +110,8 @@ def _row(name: str, temperature: float, contenders: dict[str, Finished], errors:
         shares=shares,
         other_per_plain_pass=shares["other"] * sum(seconds) / sum(passes) / _pass_seconds(own) if own else None,
         seconds_first_token=statistics.median(firsts) if firsts else None,
-        nats_per_token=bootstrap(ratio_of_totals, nats, tokens, seed=seed) if len(nats) == len(mine) else None,
+        excess_nats=bootstrap(ratio_of_totals, excess, lengths, seed=seed) if judged else None,
+        excess_z=sum(excess) / deviation if deviation else None,
         # Sampled texts can only be compared where both draw from the same noise.
         identical={
             other: _identical(mine, base)

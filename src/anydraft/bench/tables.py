@@ -29,7 +29,7 @@ def speed_table(rows: Sequence[Row], title: str) -> Table:
 def time_table(rows: Sequence[Row]) -> Table:
     """Shares of the time, the first token, and whether the text is the target's."""
     parts = ("prefill", "draft", "verify", "other")
-    headings = ["T", "contender", *parts, "other/pass", "first token", "nats/token", "same text", "errors"]
+    headings = ["T", "contender", *parts, "other/pass", "first token", "excess nats", "z", "same text", "errors"]
     table = _table("Time and text", headings)
     for row in rows:
         first = row.seconds_first_token
@@ -39,7 +39,8 @@ def time_table(rows: Sequence[Row]) -> Table:
             *(_share(row.shares.get(part)) for part in parts),
             _share(row.other_per_plain_pass),
             "-" if first is None else f"{1000 * first:.0f} ms",
-            _interval(row.nats_per_token),
+            _interval(row.excess_nats, "+.2f"),
+            "-" if row.excess_z is None else f"{row.excess_z:+.1f}",
             ", ".join(f"{same}/{count} {name}" for name, (same, count) in row.identical.items()) or "-",
             str(len(row.errors)) if row.errors else "-",
         )
