@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.box import ROUNDED
-from rich.console import Console, Group
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -40,7 +40,8 @@ def side_by_side(decoder: Decoder, heat: Heat, console: Console | None = None) -
 def _panel(prompt: Text, answer: Text, title: str, lap: Lap) -> Panel:
     stats = lap.stats
     figures = f"{stats.num_tokens} tokens, {stats.num_passes} passes, {stats.tokens_per_second:.0f} tokens/s"
-    return Panel(Group(_cut(Text.assemble(prompt, answer))), title=title, subtitle=figures, box=ROUNDED, title_align="left")
+    text = _cut(Text.assemble(prompt, answer))
+    return Panel(text, title=title, subtitle=figures, box=ROUNDED, title_align="left")
 
 
 def _cut(text: Text) -> Text:

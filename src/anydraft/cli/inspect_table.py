@@ -72,8 +72,8 @@ def _overlap(overlap: VocabularyReport) -> list[tuple[str, str]]:
         rows.append(
             (
                 "overlap by use",
-                f"{overlap.target_token_share:.0%} of the target's tokens in a text "
-                f"({overlap.target_byte_share:.0%} of its bytes), {overlap.draft_token_share:.0%} of the assistant's ({overlap.draft_byte_share:.0%})",
+                f"{overlap.target_token_share:.0%} of the target's tokens in a text ({overlap.target_byte_share:.0%} "
+                f"of its bytes), {overlap.draft_token_share:.0%} of the assistant's ({overlap.draft_byte_share:.0%})",
             )
         )
     return rows

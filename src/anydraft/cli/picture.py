@@ -50,7 +50,8 @@ def draw(races: list[Race], path: Path, subtitle: str) -> None:
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
         _acceptance(left, races)
         _tokens(right, races)
-        figure.suptitle(f"Universal assisted generation: drafts by a model with another tokenizer\n{subtitle}", fontsize=11, x=0.01, ha="left")
+        title = f"Universal assisted generation: drafts by a model with another tokenizer\n{subtitle}"
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
         pyplot.close(figure)
 
