@@ -100,7 +100,7 @@ def decoder(drafter: Drafter | None, width: int, verification: Any = "exact", de
     return Decoder(target(), drafter, pacing=Fixed(Bounds(depth, width, 8)), verification=verification)
 
 
-def answers(decoder: Decoder, count: int, chunk: int = 2000, **options: Any) -> list[Generation]:
+def answers(decoder: Decoder, count: int, chunk: int = 500, **options: Any) -> list[Generation]:
     """Answers of three tokens, each with a seed of its own."""
     results: list[Generation] = []
     for seed in range(-(-count // chunk)):
@@ -149,7 +149,7 @@ def words(results: list[Generation]) -> list[tuple[int, ...]]:
 
 @cache
 def plain(temperature: float = 1.0, top_k: int = 0) -> list[Generation]:
-    count = RUNS if temperature == 1.0 else RUNS // 4
+    count = RUNS if temperature == 1.0 else RUNS // 5
     return answers(decoder(None, 1), count, temperature=temperature, top_k=top_k)
 
 
@@ -170,8 +170,8 @@ def test_shared_noise_says_what_plain_decoding_says(name: str, width: int) -> No
         drafter = universal(name, "exact")
     else:
         drafter = assistant("exact", vocab=8 if name == "padded assistant" else 3)
-    results = answers(decoder(drafter, width), 400, chunk=400)
-    assert words(results) == [tuple(r.tokens) for r in answers(decoder(None, 1), 400, chunk=400)]
+    results = answers(decoder(drafter, width), 200)
+    assert words(results) == [tuple(r.tokens) for r in answers(decoder(None, 1), 200)]
     drafted = sum(r.stats.num_draft_tokens for r in results)
     accepted = sum(r.stats.num_accepted_tokens for r in results)
     if name == "disjoint":
@@ -286,7 +286,7 @@ def test_siblings_are_drawn_without_replacement_from_q(branch: int) -> None:
     ],
 )
 def test_rejection_from_end_to_end(name: str, width: int, options: dict[str, Any]) -> None:
-    runs = RUNS if name in ("assistant", "overlap") else RUNS // 4
+    runs = {"assistant": RUNS, "overlap": RUNS // 2}.get(name, RUNS // 5)
     drafter: Drafter
     if name in VOCABULARIES:
         drafter = universal(name, "rejection")
@@ -314,7 +314,7 @@ def test_a_drafter_that_hides_its_proposal_is_seen(monkeypatch: pytest.MonkeyPat
             return [DraftTree(tree.tokens, tree.parents, probs=dict.fromkeys(tree.probs or {}, flat)) for tree in trees]
 
     liar = Liar(assistant("rejection"))
-    assert p_value(words(answers(decoder(liar, 1, "rejection"), RUNS // 4)), law()) < 1e-4
+    assert p_value(words(answers(decoder(liar, 1, "rejection"), RUNS // 5)), law()) < 1e-4
 
 
 def test_accepting_the_draft_as_it_is_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +323,7 @@ def test_accepting_the_draft_as_it_is_is_seen(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Session, "_verdict", trusting)
     drafter = assistant("exact")
-    assert p_value(words(answers(decoder(drafter, 1, depth=1), RUNS // 4)), law()) < 1e-4
+    assert p_value(words(answers(decoder(drafter, 1, depth=1), RUNS // 5)), law()) < 1e-4
 
 
 def test_the_chi_square_sees_a_wrong_law() -> None:
