@@ -17,6 +17,7 @@ from anydraft.cli.demo import demo
 from anydraft.cli.generate import generate
 from anydraft.cli.inspect import inspect
 from anydraft.cli.verify import verify
+from anydraft.errors import AnydraftError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -39,7 +40,8 @@ class Commands(TyperGroup):
             if debug or not _is_input(problem):
                 raise
             typer.secho("error: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
-            typer.echo(" ".join(str(problem).split()) or type(problem).__name__, err=True)
+            words = " ".join(str(problem).split()) or type(problem).__name__
+            typer.echo(words if isinstance(problem, AnydraftError) else f"{words} (--debug shows where)", err=True)
             raise typer.Exit(BAD_INPUT) from problem
 
 

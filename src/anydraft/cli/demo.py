@@ -72,7 +72,7 @@ def demo(
     if picture:
         from anydraft.cli.picture import draw
 
-        draw(races, out, _subtitle(decoder, races))
+        draw(races, out, _title(decoder, races))
     same = all(race.identical for race in races)
     if json:
         print_json(
@@ -121,11 +121,14 @@ def _race(
     return races
 
 
-def _subtitle(decoder: Decoder, races: list[Race]) -> str:
+def _title(decoder: Decoder, races: list[Race]) -> str:
+    from anydraft.cli.demo_view import title_of
+
     millions = decoder.target.num_parameters / 1e6
     lm = getattr(decoder.drafter, "lm", None)
     sizes = f"target {millions:.0f} M parameters"
     if lm is not None:
         sizes += f", assistant {lm.num_parameters / 1e6:.1f} M"
     same = "identical to plain decoding" if all(race.identical for race in races) else "NOT identical"
-    return f"{sizes}; {sum(race.stats.num_tokens for race in races)} tokens, {same}"
+    first = title_of(decoder).capitalize()
+    return f"{first}\n{sizes}; {sum(race.stats.num_tokens for race in races)} tokens, {same}"

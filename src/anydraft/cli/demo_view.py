@@ -28,20 +28,29 @@ def side_by_side(decoder: Decoder, heat: Heat, console: Console | None = None) -
     grid = Table.grid(expand=True, padding=(0, 1))
     grid.add_column(ratio=1)
     grid.add_column(ratio=1)
+    texts = [_cut(Text.assemble(prompt, answer)) for answer in (plain, drafted)]
+    inside = max(10, console.width // 2 - 5)
+    height = 2 + max(len(text.wrap(console, inside)) for text in texts)
     grid.add_row(
-        _panel(prompt, plain, "plain decoding", heat.plain),
-        _panel(prompt, drafted, "universal assisted generation", heat.drafted),
+        _panel(texts[0], "plain decoding", heat.plain, height),
+        _panel(texts[1], title_of(decoder), heat.drafted, height),
     )
     name = f"temperature {heat.temperature:g}" + ("" if heat.seed is None else f", seed {heat.seed}")
     console.print(Text(name, "bold"), "·", legend())
     console.print(grid)
+    console.print()
 
 
-def _panel(prompt: Text, answer: Text, title: str, lap: Lap) -> Panel:
+def title_of(decoder: Decoder) -> str:
+    """The method's name: universal where the tokenizers differ."""
+    name = decoder.drafter.name if decoder.drafter is not None else "target"
+    return "universal assisted generation" if name == "universal" else "assisted generation"
+
+
+def _panel(text: Text, title: str, lap: Lap, height: int) -> Panel:
     stats = lap.stats
     figures = f"{stats.num_tokens} tokens, {stats.num_passes} passes, {stats.tokens_per_second:.0f} tokens/s"
-    text = _cut(Text.assemble(prompt, answer))
-    return Panel(text, title=title, subtitle=figures, box=ROUNDED, title_align="left")
+    return Panel(text, title=title, subtitle=figures, box=ROUNDED, title_align="left", height=height)
 
 
 def _cut(text: Text) -> Text:

@@ -29,7 +29,7 @@ def matplotlib_ready() -> Any:
     return matplotlib
 
 
-def draw(races: list[Race], path: Path, subtitle: str) -> None:
+def draw(races: list[Race], path: Path, title: str) -> None:
     """Write the picture; the format follows the file's ending."""
     matplotlib = matplotlib_ready()
     from matplotlib import pyplot
@@ -50,7 +50,6 @@ def draw(races: list[Race], path: Path, subtitle: str) -> None:
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
         _acceptance(left, races)
         _tokens(right, races)
-        title = f"Universal assisted generation: drafts by a model with another tokenizer\n{subtitle}"
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
         pyplot.close(figure)
