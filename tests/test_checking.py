@@ -11,7 +11,7 @@ import tiny
 import torch
 from scipy import stats
 
-from anydraft.checks import Law, Report, margin, modes_of
+from anydraft.checks import Law, Report, margin, modes_of, most_telling
 from anydraft.checks.equality import Equality, compare
 from anydraft.checks.law import LEAST, REST, chi_square_tail, pool, probabilities
 from anydraft.checks.margin import float_logits
@@ -55,6 +55,14 @@ def test_law_holds_for_plain_decoding_and_not_for_another_temperature() -> None:
     assert outcome.cells > 3
     law.params = replace(law.params, temperature=0.3)
     assert not law.test().kept
+
+
+def test_the_most_telling_prompt_has_the_most_cells() -> None:
+    decoder = tiny.decoder("llama")
+    prompts = ["the red hat", "bear", "She went"]
+    chosen = most_telling(decoder, prompts, HOT, 400)
+    cells = {p: sum(x * 400 >= LEAST for x in Law(decoder, p, HOT, 400)._exact().values()) for p in prompts}
+    assert cells[chosen.prompt] == max(cells.values())
 
 
 def test_pooling_keeps_every_draw_and_leaves_no_small_cell() -> None:

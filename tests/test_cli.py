@@ -191,12 +191,12 @@ def test_inspect(pair: tuple[str, str], tmp_path: Path) -> None:
 def test_demo(pair: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "demo.svg"
     models = ("--target", pair[0], "--assistant", pair[1])
-    result = run("demo", *models, "-o", out, "-m", 10)
+    result = run("demo", *models, "-o", out, "-m", 6)
     assert result.exit_code == 0, result.stderr
     assert "identical: yes" in result.stdout
     assert "tokens per pass" in result.stdout
     assert "<svg" in out.read_text()
-    found = json.loads(run("demo", *models, "--no-picture", "-m", 6, "-t", 0, "--json").stdout)
+    found = json.loads(run("demo", *models, "--no-picture", "-m", 4, "-t", 0, "--json").stdout)
     assert found["identical"] is True
     assert found["picture"] is None
     assert len(found["races"][0]["heats"]) == 3

@@ -12,7 +12,7 @@ from cli_pair import run, write_pair
 from anydraft.noise import Noise
 from anydraft.verify import Verdict
 
-SMALL = ("--limit", 2, "-m", 8, "--samples", 128)
+SMALL = ("--limit", 2, "-m", 8, "--samples", 100)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_kept(pair: tuple[str, str]) -> None:
     ]
     assert all(outcome["identical"] == outcome["compared"] == 2 for outcome in found["equality"])
     assert found["law"]["p"] > 1e-4
-    assert found["law"]["samples"] == 128
+    assert found["law"]["samples"] == 100
 
 
 def test_own_parameters_and_prompts(pair: tuple[str, str], tmp_path: Path) -> None:

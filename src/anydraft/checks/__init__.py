@@ -6,8 +6,8 @@ close were the two best scores there (margin.py)?
 """
 
 from anydraft.checks.equality import Difference, Equality, Mode, compare
-from anydraft.checks.law import Law, LawTest
+from anydraft.checks.law import Law, LawTest, most_telling
 from anydraft.checks.margin import Margin, margin
 from anydraft.checks.report import Report, modes_of
 
-__all__ = ["Difference", "Equality", "Law", "LawTest", "Margin", "Mode", "Report", "compare", "margin", "modes_of"]
+__all__ = ["Difference", "Equality", "Law", "LawTest", "Margin", "Mode", "Report", "compare", "margin", "modes_of", "most_telling"]

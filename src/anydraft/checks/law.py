@@ -149,6 +149,12 @@ class Law:
         return repr(self.decoder.tokenizer.decode(tokens, skip_special_tokens=False)) + tail
 
 
+def most_telling(decoder: Decoder, prompts: Sequence[str], params: SamplingParams, samples: int) -> Law:
+    """The law of the prompt whose test has the most cells: where little is certain, more can go wrong."""
+    laws = [Law(decoder, prompt, params, samples) for prompt in prompts]
+    return max(laws, key=lambda law: sum(p * samples >= LEAST for p in law._exact().values()))
+
+
 @torch.inference_mode()
 def probabilities(target: Target, processors: Processors, paths: Sequence[Sequence[int]]) -> torch.Tensor:
     """Exact probabilities (paths, vocab) float64 of the token after each path (all of one length)."""

@@ -95,7 +95,7 @@ def _check(
     """All checks, under a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from anydraft.checks import Law, Report, compare
+    from anydraft.checks import Report, compare, most_telling
     from anydraft.sampling import SamplingParams
 
     report = Report(verification=decoder.verification)
@@ -107,7 +107,7 @@ def _check(
                 report.equalities.append(outcome)
             progress.update(task, advance=1, description=outcome.mode)
         if samples and temperature > 0:
-            law = Law(decoder, texts[0], SamplingParams(temperature=temperature, seed=seed), samples)
+            law = most_telling(decoder, texts[:12], SamplingParams(temperature=temperature, seed=seed), samples)
             task = progress.add_task("law of sampled tokens", total=samples)
             for drawn in law.draw():
                 progress.update(task, completed=drawn)
