@@ -10,4 +10,16 @@ from anydraft.checks.law import Law, LawTest, most_telling
 from anydraft.checks.margin import Margin, margin
 from anydraft.checks.report import Report, modes_of
 
-__all__ = ["Difference", "Equality", "Law", "LawTest", "Margin", "Mode", "Report", "compare", "margin", "modes_of", "most_telling"]
+__all__ = [
+    "Difference",
+    "Equality",
+    "Law",
+    "LawTest",
+    "Margin",
+    "Mode",
+    "Report",
+    "compare",
+    "margin",
+    "modes_of",
+    "most_telling",
+]
