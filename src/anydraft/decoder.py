@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -212,6 +213,8 @@ class Decoder:
                 )
             ids = [int(token) for token in self.tokenizer(prompt)["input_ids"]]
         else:
+            if any(isinstance(token, bool) or not isinstance(token, Integral) for token in prompt):
+                raise OptionConflict(f"token ids of a prompt are integers, got {list(prompt)[:8]!r}")
             ids = [int(token) for token in prompt]
         if not ids:
             raise OptionConflict(
@@ -237,15 +240,27 @@ class Decoder:
 
 def _as_list(prompt: Prompts) -> tuple[list[Prompt], bool]:
     if isinstance(prompt, torch.Tensor):
+        if prompt.is_floating_point() or prompt.dim() not in (1, 2):
+            raise OptionConflict(
+                f"a prompt tensor holds token ids, (length,) or (rows, length), got {prompt.dtype} of shape "
+                f"{tuple(prompt.shape)}"
+            )
         prompt = prompt.tolist()
     if isinstance(prompt, str):
         return [prompt], True
+    if not isinstance(prompt, Sequence):
+        raise OptionConflict(
+            f"a prompt is text, token ids, a tensor of them or a list of prompts, got {type(prompt).__name__}"
+        )
     items: list[Any] = list(prompt)
     if not items:
         raise OptionConflict("the prompt is empty; give text or token ids")
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+    if all(isinstance(item, Integral) and not isinstance(item, bool) for item in items):
         return [items], True
-    if all(isinstance(item, str) for item in items) or not any(isinstance(item, str | int) for item in items):
+    if all(isinstance(item, str) for item in items):
+        return items, False
+    items = [item.tolist() if isinstance(item, torch.Tensor) else item for item in items]
+    if all(isinstance(item, Sequence) and not isinstance(item, str) for item in items):
         return items, False
     raise OptionConflict("prompts of a batch are either all strings or all lists of token ids")
 

@@ -74,6 +74,15 @@ def load(
         if assistant is not None:
             raise OptionConflict("the assistant was given twice, as drafter= and as assistant=; give it once")
         kind, assistant = "auto", drafter
+    elif drafter is not None and not all(hasattr(drafter, name) for name in ("start", "propose", "stop")):
+        raise OptionConflict(
+            f"drafter must be None, one of {', '.join(map(repr, KINDS))}, an assistant, or an object with start, "
+            f"propose and stop, got {type(drafter).__name__}"
+        )
+    if drafter is None and draft_tokens is not None:
+        raise OptionConflict(f"draft_tokens={draft_tokens} has no effect without a drafter; leave it out")
+    if assistant is None and assistant_tokenizer is not None:
+        raise OptionConflict("assistant_tokenizer= was given without an assistant; pass assistant= too")
     if kind in ("assistant", "universal") and assistant is None:
         raise OptionConflict(f"drafter={kind!r} needs an assistant model; pass assistant=")
     if kind in (None, "lookup") and assistant is not None:
@@ -173,24 +182,19 @@ def load_model(
     Raises:
         UnsupportedModel: nothing loadable under that name, or options that a loaded model contradicts.
     """
+    dtype, device = _dtype(dtype), _device(device)
     if isinstance(model, PreTrainedModel):
-        wanted = torch.device(device) if device is not None else None
-        if wanted is not None and model.device.type != wanted.type:
+        if device is not None and model.device.type != device.type:
             raise OptionConflict(
                 f"the {role} is on {model.device}, but device={str(device)!r} was asked for; move it before loading"
             )
+        if role == "target" and dtype not in (None, model.dtype):
+            raise OptionConflict(f"the {role} is in {model.dtype}, but dtype={dtype} was asked for; convert it before")
         return model
     if not isinstance(model, str):
         raise UnsupportedModel(f"{role} must be a name, a path or a transformers model, got {type(model).__name__}")
-    if isinstance(dtype, str):
-        named = getattr(torch, dtype, None)
-        if not isinstance(named, torch.dtype) and dtype != "auto":
-            raise OptionConflict(f"dtype must be a torch dtype such as 'bfloat16' or 'float32', got {dtype!r}")
-        dtype = named if isinstance(named, torch.dtype) else None
-    if dtype is not None and not dtype.is_floating_point:
-        raise OptionConflict(f"dtype must be a floating point type, got {dtype}")
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -204,6 +208,24 @@ def load_model(
             "save_pretrained, or a loaded model."
         ) from failure
     return loaded.to(device).eval()
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if not isinstance(named, torch.dtype) and dtype != "auto":
+            raise OptionConflict(f"dtype must be a torch dtype such as 'bfloat16' or 'float32', got {dtype!r}")
+        dtype = named if isinstance(named, torch.dtype) else None
+    if dtype is not None and not dtype.is_floating_point:
+        raise OptionConflict(f"dtype must be a floating point type, got {dtype}")
+    return dtype
+
+
+def _device(device: str | torch.device | None) -> torch.device | None:
+    try:
+        return torch.device(device) if device is not None else None
+    except RuntimeError as failure:
+        raise OptionConflict(f"device must be one of torch's, such as 'cpu' or 'cuda:0', got {device!r}") from failure
 
 
 def load_tokenizer(model: ModelLike, trust_remote_code: bool = False) -> Any:

@@ -111,16 +111,17 @@ class Processors:
             TokenizerMismatch: `bad_words` given as strings without a tokenizer.
         """
         device = torch.device(device)
-        for token in (*params.logit_bias, *params.stop_token_ids):
-            if not 0 <= token < vocab_size:
-                raise OptionConflict(f"token id {token} is outside the vocabulary of {vocab_size}")
+        bad_words = _word_ids(params.bad_words, tokenizer)
+        for token in (*params.logit_bias, *params.stop_token_ids, *(token for word in bad_words for token in word)):
+            if not isinstance(token, int) or not 0 <= token < vocab_size:
+                raise OptionConflict(f"token id {token!r} is outside the vocabulary of {vocab_size}")
         chain: list[TokenProcessor] = []
         if params.repetition_penalty != 1.0:
             chain.append(hf.RepetitionPenaltyLogitsProcessor(penalty=float(params.repetition_penalty)))
         if params.no_repeat_ngram_size:
             chain.append(hf.NoRepeatNGramLogitsProcessor(params.no_repeat_ngram_size))
-        if params.bad_words:
-            chain.append(hf.NoBadWordsLogitsProcessor(_word_ids(params.bad_words, tokenizer)))
+        if bad_words:
+            chain.append(hf.NoBadWordsLogitsProcessor(bad_words))
         if params.min_new_tokens:
             enders = [*([] if params.ignore_eos else eos_token_ids), *params.stop_token_ids]
             if enders:

@@ -103,6 +103,10 @@ class SamplingParams:
     @classmethod
     def of(cls, params: SamplingParams | None, options: Mapping[str, Any]) -> Self | SamplingParams:
         """`params` with `options` on top; unknown options are errors."""
+        if params is not None and not isinstance(params, cls):
+            raise OptionConflict(
+                f"params must be SamplingParams, got {type(params).__name__}; options go in by name: max_new_tokens=64"
+            )
         known = {f.name for f in fields(cls)}
         unknown = [name for name in options if name not in known]
         if unknown:

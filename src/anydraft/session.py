@@ -118,13 +118,21 @@ class Session:
             chain_only = self.target.structure == "chain" or self.target.fixed_width is not None
             bounds.append(bound.within(row.remaining - 1, limit, chain_only))
         trees = self.drafter.propose(rows, bounds)
+        if len(trees) != len(rows):
+            raise DraftError(f"drafter {self.drafter.name!r} returned {len(trees)} drafts for {len(rows)} rows")
         return [self._checked(row, tree, limit) for row, tree in zip(rows, trees, strict=True)]
 
     def _checked(self, row: Row, tree: DraftTree, limit: int) -> DraftTree:
         name = self.drafter.name if self.drafter is not None else ""
+        if not isinstance(tree, DraftTree):
+            raise DraftError(f"drafter {name!r} returned {type(tree).__name__} instead of a DraftTree")
         if any(not 0 <= token < self.target.vocab_size for token in tree.tokens):
             raise DraftError(
                 f"drafter {name!r} proposed token ids outside the target's vocabulary of {self.target.vocab_size}"
+            )
+        if self.verification == "rejection" and row.processors.sample and not {*tree.parents} <= {*(tree.probs or {})}:
+            raise DraftError(
+                f"drafter {name!r} gave no probabilities of its proposals to reject with; use verification='exact'"
             )
         tree = tree.cut(row.remaining - 1)
         if self.target.structure == "chain" or self.target.fixed_width is not None:
