@@ -52,15 +52,17 @@ def _mixed(x: torch.Tensor) -> torch.Tensor:
 
 
 def uniform(key: int, index: torch.Tensor) -> torch.Tensor:
-    """Uniform numbers in (0, 1), float64, one per entry of `index` (int32, any shape)."""
+    """Uniform numbers in (0, 1), float32, one per entry of `index` (int32, any shape).
+
+    31 random bits each; float32 keeps their relative precision near 0, which is where Gumbel maxima come from.
+    """
     x = index * _signed(0x9E3779B1)
     x ^= _signed(key)
     _mixed(x)
     x ^= _signed(key >> 32)
     _mixed(x)
-    bits = x.to(torch.float64)
-    bits += 2147483648.5
-    return bits.mul_(1.0 / 4294967296.0)
+    x &= 0x7FFFFFFF
+    return x.to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
 
 
 @lru_cache(maxsize=16)
@@ -99,5 +101,5 @@ class Noise:
 
 
 def gumbel(key: int, index: torch.Tensor) -> torch.Tensor:
-    """Standard Gumbel variables -log(-log u), float32, one per entry of `index` (int32)."""
-    return uniform(key, index).log_().neg_().log_().neg_().to(torch.float32)
+    """Standard Gumbel variables -log E with E = -log(1 - u) exponential, float32, one per entry of `index` (int32)."""
+    return uniform(key, index).neg_().log1p_().neg_().log_().neg_()
