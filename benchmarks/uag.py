@@ -71,8 +71,10 @@ def main(
     with ExitStack() as stack:
         place, draft_place = _folder(target, "target"), _folder(assistant, "assistant")
         judge = place  # an enlarged target gives the same answers, at its cost
+        name = Path(target).name
         if enlarge:
-            place = _enlarged(place, enlarge, precision, seed, stack)
+            place, parameters = _enlarged(place, enlarge, precision, seed, stack)
+            name += f" enlarged to {parameters / 1e6:.0f} M parameters (same answers)"
         tokenizer = AutoTokenizer.from_pretrained(place)
         encoded = [(prompt.id, list(tokenizer(prompt.text)["input_ids"])) for prompt in chosen.prompts]
         plan = Plan(
@@ -88,13 +90,12 @@ def main(
             made,
             plan,
             out=out,
-            title=f"{_title(target, enlarge)}, {chosen.source}, {dtype}, {threads} threads",
+            title=f"{name}, {chosen.source}, {dtype}, {threads} threads",
             provenance=provenance(
                 dtype=precision,
                 seed=seed,
-                target=Path(target).name,
+                target=name,
                 assistant=Path(assistant).name,
-                enlarged_to=enlarge or None,
                 exact=exact,
                 prompts=chosen.source,
                 prompts_digest=chosen.digest,
@@ -113,11 +114,6 @@ def _prompts(name: str, count: int) -> PromptSet:
         raise typer.BadParameter(str(error)) from error
 
 
-def _title(target: str, enlarge: float) -> str:
-    name = Path(target).name
-    return f"{name} enlarged to {enlarge / 1e6:.0f} M parameters (same answers)" if enlarge else name
-
-
 def _folder(name: str, role: Literal["target", "assistant"]) -> str:
     return str(models.path(role)) if name == "embedded" else name
 
@@ -126,12 +122,13 @@ def _model(place: str, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()
 
 
-def _enlarged(place: str, parameters: float, dtype: torch.dtype, seed: int, stack: ExitStack) -> str:
-    """A folder with the enlarged target: every contender loads it from there as it would any other."""
+def _enlarged(place: str, parameters: float, dtype: torch.dtype, seed: int, stack: ExitStack) -> tuple[str, int]:
+    """A folder with the enlarged target, for every contender to load as any other, and its parameters."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="anydraft-bench-"))
-    enlarge_to(_model(place, dtype), parameters, seed=seed).save_pretrained(folder)
+    large = enlarge_to(_model(place, dtype), parameters, seed=seed)
+    large.save_pretrained(folder)
     AutoTokenizer.from_pretrained(place).save_pretrained(folder)
-    return folder
+    return folder, large.num_parameters()
 
 
 def _contender(name: Name, target: str, assistant: str, dtype: torch.dtype, exact: bool) -> Contender:

@@ -149,6 +149,12 @@ def test_the_shape_for_400_million() -> None:
     )
 
 
+def test_a_small_step_stays_small() -> None:
+    small = Shape(width=384, layers=6, heads=6, kv_heads=2, head_dim=64, intermediate=1024)
+    shape = small.reaching(20e6, vocabulary=8192)
+    assert 20e6 <= shape.layers * shape.layer_parameters + 8192 * shape.width < 22e6
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -93,9 +93,9 @@ class Shape:
         for multiple in range(1, 1 + math.ceil(parameters / (vocabulary * self.width))):
             wide = self.grown(width=self.width * multiple)
             needed = math.ceil((parameters - vocabulary * wide.width) / wide.layer_parameters)
-            candidates.append(dataclasses.replace(wide, layers=max(self.layers, needed)))
-            if needed <= self.layers:  # anything wider only overshoots
+            if candidates and needed < self.layers:  # as deep as the model and still too large
                 break
+            candidates.append(dataclasses.replace(wide, layers=max(self.layers, needed)))
         return min(candidates, key=lambda shape: abs(math.log(shape.width / shape.layers / WIDTH_PER_LAYER)))
 
     def _check_holds(self, small: "Shape") -> None:
