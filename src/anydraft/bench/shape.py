@@ -89,7 +89,7 @@ class Shape:
         The width is a whole multiple of this one, the depth the least that reaches `parameters`. `vocabulary`
         is the number of rows as wide as the model: tokens, twice where embedding and head are not tied.
         """
-        candidates = []
+        candidates: list[Shape] = []
         for multiple in range(1, 1 + math.ceil(parameters / (vocabulary * self.width))):
             wide = self.grown(width=self.width * multiple)
             needed = math.ceil((parameters - vocabulary * wide.width) / wide.layer_parameters)
