@@ -40,6 +40,7 @@ class Steady:
         depth: deepest draft, in the drafter's tokens.
         width: nodes expanded per level (1 = chain).
         nodes: nodes to verify.
+        branch: alternatives considered after each node.
         min_node: nodes less likely than this are not worth verifying.
         min_mass: fixed floor on the probability of going on; None learns it from the times.
     """
@@ -52,12 +53,14 @@ class Steady:
         width: int = 4,
         nodes: int = 16,
         *,
-        min_node: float = 0.03,
+        branch: int = 8,
+        min_node: float = 0.02,
         min_mass: float | None = None,
     ) -> None:
         self.depth = depth
         self.width = width
         self.nodes = nodes
+        self.branch = branch
         self.min_node = min_node
         self.min_mass = min_mass
         self._draft_step: float | None = None
@@ -70,7 +73,7 @@ class Steady:
             mass = self.START
             if self._draft_step is not None and self._verify:
                 mass = min(max(2 * self._draft_step / self._verify, self.LEAST), self.MOST)
-        return [Bounds(self.depth, self.width, self.nodes, mass, self.min_node)] * len(rows)
+        return [Bounds(self.depth, self.width, self.nodes, mass, self.min_node, self.branch)] * len(rows)
 
     def observe(
         self,
