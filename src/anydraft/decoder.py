@@ -114,8 +114,9 @@ class Decoder:
                     text = texts[row].push(step.tokens)
                     if row.finish_reason is not None:
                         text += texts[row].finish()
+                    done = self._generation(row) if row.finish_reason is not None else None
                     yield Step(
-                        row.index, step.tokens, text, step.proposers, step.draft, step.accepted, row.finish_reason
+                        row.index, step.tokens, text, step.proposers, step.draft, step.accepted, row.finish_reason, done
                     )
         finally:
             session.close()
@@ -130,7 +131,6 @@ class Decoder:
         return stream.push(tokens) + stream.finish()
 
     def _generation(self, row: Row) -> Generation:
-        stats = row.stats
         return Generation(
             prompt=row.prompt_string,
             prompt_tokens=row.prompt,
@@ -138,7 +138,7 @@ class Decoder:
             text=self._text(row.tokens),
             finish_reason=row.finish_reason or "aborted",
             proposers=row.proposers,
-            stats=stats,
+            stats=row.stats,
             seed=row.noise.seed if row.noise is not None else None,
         )
 

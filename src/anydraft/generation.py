@@ -60,6 +60,7 @@ class Step:
         draft: what was proposed.
         accepted: draft nodes that were kept, root to leaf.
         finish_reason: set in the row's last step.
+        generation: the whole answer with its stats and seed, in the row's last step.
     """
 
     row: int
@@ -69,3 +70,4 @@ class Step:
     draft: DraftTree
     accepted: list[int]
     finish_reason: FinishReason | None
+    generation: Generation | None = None
