@@ -7,6 +7,7 @@ common with what it drafted, and never calls `generate()`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from anydraft.cache import SlotCache
 from anydraft.lm import LanguageModel, chain
 from anydraft.row import Row
 from anydraft.tree import Bounds, Children, Growth, grow
+
+LONGEST_UNREAD = 64
+"""More unread tokens than this (the window slid) are read like a prompt, without logits for each of them."""
 
 Score = Callable[[Row, Growth, list[int], torch.Tensor], list[Children]]
 """Children of frontier nodes: (row, growth so far, frontier, logits (frontier, vocab)) to one list per node."""
@@ -80,7 +84,12 @@ class DraftModel:
             cached.extend(tokens[n] for n in path)
             cache.commit(slot, path)
         self._tail[row] = []
-        return list(context[len(cached) :])
+        unread = list(context[len(cached) :])
+        if len(unread) > LONGEST_UNREAD:
+            self.lm.prefill(cache, slot, unread[:-1])
+            cached.extend(unread[:-1])
+            unread = unread[-1:]
+        return unread
 
     def grow(
         self, rows: Sequence[Row], unread: Sequence[Sequence[int]], bounds: Sequence[Bounds], score: Score
@@ -90,8 +99,10 @@ class DraftModel:
         done: dict[Row, Growth] = {}
         growing: dict[Row, _Grower] = {}
         for row, tokens, bound in zip(rows, unread, bounds, strict=True):
-            if bound.depth > 0 and bound.nodes > 0 and bound.target_depth > 0:
-                growing[row] = _Grower(bound, tokens)
+            # The last level is not read, so it needs no position of its own.
+            depth = min(bound.depth, self.lm.context_length - len(self._context[row]) - len(tokens) + 1)
+            if depth > 0 and bound.nodes > 0 and bound.target_depth > 0:
+                growing[row] = _Grower(bound if depth == bound.depth else replace(bound, depth=depth), tokens)
             else:
                 done[row] = Growth()
         while growing:
