@@ -6,6 +6,7 @@ greedy settings transformers' `generate` must say the same.
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from drafters_for_tests import Adversarial, Noisy, Oracle
 from tiny import EOS, RAGGED, VOCAB
 from transformers import generation as hf
 
+import anydraft
 from anydraft import Decoder, Generation, UnsupportedModel
 from anydraft.drafters import AssistantDrafter, LookupDrafter, UniversalDrafter
 from anydraft.drafters.protocol import Drafter
@@ -257,6 +259,47 @@ def test_a_prompt_longer_than_the_assistants_context(kind: str) -> None:
         results = generate(tiny.decoder(target, drafter_), prompts, max_new_tokens=60, **options)
         assert [r.tokens for r in results] == [r.tokens for r in plain]
         assert all(r.stats.tokens_per_pass > 1.5 for r in results)
+
+
+@pytest.mark.parametrize("kind", ["assistant", "universal"])
+def test_a_draft_longer_than_the_assistants_context(kind: str) -> None:
+    """A table of positions ends; a draft of fixed length ends before it."""
+    target = tiny.target("llama")
+    lm = LanguageModel(tiny.make("gpt2", n_positions=20))
+    shared: dict[str, Any] = {"vocab_size": target.vocab_size, "eos_token_ids": target.eos_token_ids}
+    drafter_: Drafter = (
+        AssistantDrafter(lm, **shared)
+        if kind == "assistant"
+        else UniversalDrafter(lm, target.tokenizer, target_tokenizer=target.tokenizer, **shared)
+    )
+    decoder = tiny.decoder(target, drafter_, depth=50, width=1, nodes=50)
+    options: dict[str, Any] = {"max_new_tokens": 60, "ignore_eos": True}
+    (plain,) = generate(tiny.decoder(target), RAGGED[0], **options)
+    (result,) = generate(decoder, RAGGED[0], **options)
+    assert result.tokens == plain.tokens
+    assert result.stats.num_draft_tokens
+
+
+@pytest.mark.parametrize("side", ["target", "assistant"])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 3}], ids=str)
+def test_tokens_added_to_a_tokenizer_but_not_to_its_model(side: str, options: dict[str, Any]) -> None:
+    """They are neither drafted nor read: the text is written with the tokens that the model knows."""
+    target, (tokenizer, _) = tiny.parrot("whole bytes"), tiny.tokenizer_of("whole bytes")
+    assistant, (other, _) = tiny.parrot("pieces"), tiny.tokenizer_of("pieces")
+    plain = anydraft.load(target, None, tokenizer=tokenizer).generate("Once upon", **options)
+    grown = copy.deepcopy(tokenizer if side == "target" else other)
+    grown.add_tokens([*(f" w{i}" for i in range(6)), "little", "bear", "She "])
+    decoder = anydraft.load(
+        target,
+        assistant=assistant,
+        tokenizer=grown if side == "target" else tokenizer,
+        assistant_tokenizer=grown if side == "assistant" else other,
+    )
+    result = decoder.generate("Once upon", **options)
+    assert isinstance(plain, Generation)
+    assert isinstance(result, Generation)
+    assert result.tokens == plain.tokens
+    assert result.stats.tokens_per_pass > 1.5
 
 
 # Ends inside an accepted run. -------------------------------------------------------------------

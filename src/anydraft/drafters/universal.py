@@ -27,6 +27,7 @@ from anydraft.drafters.retokenize import Retokenizer
 from anydraft.lm import LanguageModel
 from anydraft.row import Row
 from anydraft.text.alignment import DraftContext
+from anydraft.text.backend import Backend
 from anydraft.text.encoder import PlainEncoder
 from anydraft.text.vocabulary import TargetSegments, VocabularyMap
 from anydraft.tree import Bounds, Children, DraftTree, Growth
@@ -71,8 +72,8 @@ class UniversalDrafter:
         self.lm = lm
         self.model = DraftModel(lm)
         self.tokenizer = tokenizer
-        self.encoder = PlainEncoder(tokenizer)
-        self.target_encoder = PlainEncoder(target_tokenizer)
+        self.encoder = PlainEncoder(Backend.of(tokenizer).within(lm.vocab_size))
+        self.target_encoder = PlainEncoder(Backend.of(target_tokenizer).within(vocab_size))
         self.vocab_size = vocab_size
         self.eos_token_ids = eos_token_ids
         self.verification = verification
@@ -86,7 +87,8 @@ class UniversalDrafter:
         """Read the prompts in the assistant's own tokens."""
         for row in rows:
             state = _State(self._context(row))
-            state.context.slide(self._room() // 2) if len(state.context) > self._room() else False
+            if len(state.context) > self._room():
+                state.context.slide(self._room() // 2)
             self._rows[row] = state
             self.model.start(row, state.context.tokens)
 
@@ -115,7 +117,8 @@ class UniversalDrafter:
     def _context(self, row: Row) -> DraftContext:
         if row.draft_prompt is not None:
             ids = self.tokenizer(row.draft_prompt, add_special_tokens=False)["input_ids"]
-            context = DraftContext(self.encoder, b"", ids or self._opening)
+            known = [token for token in ids if token < self.lm.vocab_size]
+            context = DraftContext(self.encoder, b"", known or self._opening)
         else:
             context = DraftContext(self.encoder, row.prompt_text, self._opening)
         if not len(context):
@@ -241,8 +244,9 @@ class UniversalDrafter:
         children, q = sampled(warped(row, scores), row, row.position + depth, self._width, self.enders)
         there = torch.from_numpy(np.asarray(self.shared.draft_to_target[: self._size])).long()
         proposal = torch.zeros(self.vocab_size, dtype=torch.float64)
+        q = q.cpu()
         drafted = (q > 0).nonzero()[:, 0]
-        proposal[there[drafted]] = q[drafted].cpu()
+        proposal[there[drafted]] = q[drafted]
         state.probs[frontier[0]] = proposal.to(logits.device)
         return children
 

@@ -85,6 +85,28 @@ class Backend:
         bytes_ = {t["id"] for t in added if BYTE_TOKEN.fullmatch(t["content"])}
         return cls(spec, frozenset(special - bytes_))
 
+    def within(self, size: int) -> Backend:
+        """Without tokens added beyond `size`: a model of so many embeddings can neither read nor write them.
+
+        TokenizerMismatch where they are more than added ones: then it is another model's tokenizer.
+        """
+        added = self.spec.get("added_tokens") or []
+        beyond = {i for i in self.strings if i >= size}
+        if not beyond:
+            return self
+        if beyond - {t["id"] for t in added}:
+            raise TokenizerMismatch(
+                f"the tokenizer has token ids up to {max(beyond)}, its model a vocabulary of {size}; "
+                "pass the model's own tokenizer"
+            )
+        model = dict(self.spec["model"])
+        if isinstance(model.get("vocab"), dict):
+            model["vocab"] = {token: i for token, i in model["vocab"].items() if i < size}
+        elif model.get("vocab"):
+            model["vocab"] = model["vocab"][:size]
+        spec = self.spec | {"model": model, "added_tokens": [t for t in added if t["id"] < size]}
+        return Backend(spec, self.special - beyond)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the tokenizer: merges and word rules too."""
