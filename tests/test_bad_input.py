@@ -189,8 +189,13 @@ LOADS: dict[str, tuple[type[ValueError], str, Callable[[], Any]]] = {
     ),
     "no draft": (
         OptionConflict,
-        "draft_tokens must be >= 1, got 0; use drafter=None",
+        "draft_tokens must be an integer >= 1, got 0; use drafter=None",
         lambda: anydraft.load(MODEL, "lookup", draft_tokens=0),
+    ),
+    "half a draft": (
+        OptionConflict,
+        "draft_tokens must be an integer >= 1, got 2.5",
+        lambda: anydraft.load(MODEL, "lookup", draft_tokens=2.5),  # type: ignore[arg-type]
     ),
     "a draft of none": (
         OptionConflict,
@@ -299,7 +304,7 @@ def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
         "has no tokenizer that can be loaded.*pass tokenizer=",
         lambda: anydraft.load(str(tmp_path), None),
     )
-    decoder = anydraft.load(str(tmp_path), None, tokenizer=BYTES, device="cpu")
+    decoder = anydraft.load(tmp_path, tmp_path, tokenizer=BYTES, assistant_tokenizer=BYTES, device="cpu")
     assert (
         decoder.generate([5, 6], max_new_tokens=4).tokens
         == tiny.decoder("llama").generate([5, 6], max_new_tokens=4).tokens

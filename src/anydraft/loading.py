@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from anydraft.drafters.assistant import AssistantDrafter
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.drafters.universal import UniversalDrafter
-from anydraft.errors import AnydraftError, OptionConflict, TokenizerMismatch, UnsupportedModel
+from anydraft.errors import OptionConflict, TokenizerMismatch, UnsupportedModel
 from anydraft.lm import LanguageModel
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.target import Target
@@ -24,7 +25,7 @@ from anydraft.verify import Verification
 logger = logging.getLogger(__name__)
 
 KINDS = ("auto", "assistant", "universal", "lookup")
-ModelLike: TypeAlias = str | PreTrainedModel
+ModelLike: TypeAlias = str | os.PathLike[str] | PreTrainedModel
 
 
 def load(
@@ -61,8 +62,10 @@ def load(
     Raises:
         UnsupportedModel, TokenizerMismatch, OptionConflict: see the message.
     """
-    if draft_tokens is not None and draft_tokens < 1:
-        raise OptionConflict(f"draft_tokens must be >= 1, got {draft_tokens}; use drafter=None for plain decoding")
+    if draft_tokens is not None and (not isinstance(draft_tokens, int) or draft_tokens < 1):
+        raise OptionConflict(
+            f"draft_tokens must be an integer >= 1, got {draft_tokens!r}; use drafter=None for plain decoding"
+        )
     if draft_tokens is not None and pacing is not None:
         raise OptionConflict("draft_tokens fixes the draft length and pacing decides it; give one of them")
     if verification not in ("exact", "rejection"):
@@ -70,7 +73,7 @@ def load(
     kind: str | None = None
     if isinstance(drafter, str) and drafter in KINDS:
         kind = drafter
-    elif isinstance(drafter, str | PreTrainedModel):
+    elif isinstance(drafter, str | os.PathLike | PreTrainedModel):
         if assistant is not None:
             raise OptionConflict("the assistant was given twice, as drafter= and as assistant=; give it once")
         kind, assistant = "auto", drafter
@@ -87,26 +90,24 @@ def load(
         raise OptionConflict(f"drafter={kind!r} needs an assistant model; pass assistant=")
     if kind in (None, "lookup") and assistant is not None:
         raise OptionConflict(f"drafter={drafter!r} uses no assistant; leave assistant= out or choose drafter='auto'")
+    if kind is not None and assistant is None and verification == "rejection":
+        raise OptionConflict("lookup drafts have no probabilities to reject with; use verification='exact'")
     model = load_model(target, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     tokenizer = tokenizer if tokenizer is not None else load_tokenizer(target, trust_remote_code)
     decoder_target = Target(model, tokenizer, exact=exact)
     made: Drafter | None
-    if kind == "auto" and assistant is None:
-        logger.info("no assistant was given: drafting by lookup")
-        kind = "lookup"
     if kind is None:
         made = drafter
-    elif kind == "lookup":
-        if verification == "rejection":
-            raise OptionConflict("lookup drafts have no probabilities to reject with; use verification='exact'")
+    elif assistant is None:
+        if kind == "auto":
+            logger.info("no assistant was given: drafting by lookup")
         made = LookupDrafter()
     else:
-        assert assistant is not None
         loaded = load_model(
             assistant,
             role="assistant",
             dtype=dtype if dtype is not None else model.dtype,
-            device=device if device is not None else model.device.type,
+            device=device if device is not None else decoder_target.device,
             trust_remote_code=trust_remote_code,
         )
         if assistant_tokenizer is None:
@@ -191,6 +192,7 @@ def load_model(
         if role == "target" and dtype not in (None, model.dtype):
             raise OptionConflict(f"the {role} is in {model.dtype}, but dtype={dtype} was asked for; convert it before")
         return model
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
     if not isinstance(model, str):
         raise UnsupportedModel(f"{role} must be a name, a path or a transformers model, got {type(model).__name__}")
     if device is None:
@@ -200,8 +202,6 @@ def load_model(
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype if dtype is not None else "auto", trust_remote_code=trust_remote_code
         )
-    except AnydraftError:
-        raise
     except (OSError, ValueError, KeyError) as failure:
         raise UnsupportedModel(
             f"cannot load the {role} {model!r}: {_first_line(failure)}. Give a hub name, a folder written by "
@@ -230,6 +230,7 @@ def _device(device: str | torch.device | None) -> torch.device | None:
 
 def load_tokenizer(model: ModelLike, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a model's name or path; None for a loaded model without a source or when absent."""
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
     source = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
     if not source:
         return None
