@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
@@ -72,8 +73,15 @@ class SamplingParams:
         for name in ("top_k", "no_repeat_ngram_size", "max_new_tokens", "min_new_tokens", "n"):
             if not isinstance(getattr(self, name), int):
                 raise OptionConflict(f"{name} must be an integer, got {getattr(self, name)!r}")
-        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
-            raise OptionConflict(f"seed must be an integer or None, got {self.seed!r}")
+        if self.seed is not None:
+            if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
+                raise OptionConflict(f"seed must be an integer or None, got {self.seed!r}")
+            object.__setattr__(self, "seed", int(self.seed))  # one of numpy's would overflow in the hash
+        if not isinstance(self.ignore_eos, bool):
+            raise OptionConflict(f"ignore_eos must be True or False, got {self.ignore_eos!r}")
+        for name in ("bad_words", "stop", "stop_token_ids", "logits_processors"):
+            if not isinstance(getattr(self, name), Collection):
+                raise OptionConflict(f"{name} takes a list, got {getattr(self, name)!r}")
         if self.min_new_tokens > self.max_new_tokens:
             raise OptionConflict(
                 f"min_new_tokens={self.min_new_tokens} exceeds max_new_tokens={self.max_new_tokens}; raise the latter"
@@ -89,10 +97,16 @@ class SamplingParams:
                 raise OptionConflict(f"n={self.n} greedy answers would be identical; set temperature > 0")
         if any(not isinstance(stop, str) or not stop for stop in self.stop):
             raise OptionConflict(f"stop takes non-empty strings, got {list(self.stop)!r}")
+        if any(not isinstance(words, Collection) for words in self.bad_words):
+            raise OptionConflict(f"bad_words takes strings or lists of token ids, got {list(self.bad_words)!r}")
         if any(len(words) == 0 for words in self.bad_words):
             raise OptionConflict("bad_words holds an empty entry, which would forbid everything")
+        if any(not callable(processor) for processor in self.logits_processors):
+            raise OptionConflict(f"logits_processors takes LogitsProcessors, got {list(self.logits_processors)!r}")
+        if not isinstance(self.logit_bias, Mapping):
+            raise OptionConflict(f"logit_bias maps token ids to numbers, got {self.logit_bias!r}")
         for token, bias in self.logit_bias.items():
-            if not isinstance(token, int) or math.isnan(bias):
+            if not isinstance(token, int) or not isinstance(bias, Real) or math.isnan(bias):
                 raise OptionConflict(f"logit_bias maps token ids to numbers, got {token!r}: {bias!r}")
 
     @property
