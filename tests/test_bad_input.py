@@ -56,6 +56,7 @@ PROMPTS: dict[str, tuple[Any, str]] = {
     "a tensor of one number": (torch.tensor(3), r"of shape \(\)"),
     "nothing": (None, "a prompt is text, token ids, .*got NoneType"),
     "a number": (5, "a prompt is text, token ids, .*got int"),
+    "bytes": (b"abc", "a prompt is text, token ids, .*got bytes"),
     "a tokenizer's output": (BYTES(["hi"]), "a prompt is text, token ids, .*got BatchEncoding"),
 }
 
@@ -113,6 +114,11 @@ def test_parameters() -> None:
         OptionConflict,
         "2 prompts need as many draft prompts, got 1",
         lambda: decoder.generate(["a", "b"], draft_prompt=["x"]),
+    )
+    refused(
+        OptionConflict,
+        "draft_prompt is a text, or one per prompt, got 5",
+        lambda: decoder.generate("a", draft_prompt=5),  # type: ignore[arg-type]
     )
     params = SamplingParams(max_new_tokens=4)
     refused(OptionConflict, "unknown option 'temprature'", lambda: decoder.generate([5], params, temprature=1.0))

@@ -150,7 +150,10 @@ class Decoder:
         if draft_prompt is None:
             drafts = [None] * len(prompts)
         else:
-            drafts = [draft_prompt] if isinstance(draft_prompt, str) else list(draft_prompt)
+            given = [draft_prompt] if isinstance(draft_prompt, str) else draft_prompt
+            if not isinstance(given, Sequence) or any(not isinstance(draft, str) for draft in given):
+                raise OptionConflict(f"draft_prompt is a text, or one per prompt, got {draft_prompt!r}")
+            drafts = list(given)
         if len(drafts) != len(prompts):
             raise OptionConflict(f"{len(prompts)} prompts need as many draft prompts, got {len(drafts)}")
         rows: list[Row] = []
@@ -248,7 +251,7 @@ def _as_list(prompt: Prompts) -> tuple[list[Prompt], bool]:
         prompt = prompt.tolist()
     if isinstance(prompt, str):
         return [prompt], True
-    if not isinstance(prompt, Sequence):
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
         raise OptionConflict(
             f"a prompt is text, token ids, a tensor of them or a list of prompts, got {type(prompt).__name__}"
         )
