@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -68,5 +68,3 @@ def greedy_choices(logits: torch.Tensor) -> list[list[int]]:
     """Argmax of every entry of (rows, width, vocab), in one go."""
     return logits.to(torch.float32).argmax(-1).tolist()
 
-
-Chooser = Callable[[int], int]

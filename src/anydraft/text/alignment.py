@@ -35,8 +35,7 @@ class DraftContext:
     Args:
         encoder: the draft tokenizer's.
         prompt_text: ordinary text that the row starts with, encoded as the tokenizer does a prompt; empty if
-        the
-            prompt is all in `prefix_ids`.
+            the prompt is all in `prefix_ids`.
         prefix_ids: opaque tokens before it (BOS, a chat template); never touched.
     """
 
@@ -197,8 +196,7 @@ def to_target(encoder: PlainEncoder, drafted: bytes, committed: bytes | bytearra
         encoder: the target tokenizer's.
         drafted: bytes after the committed end.
         committed: committed bytes, or their last 64 or more; with them a draft that continues a word is cut
-        as the
-            tokenizer cuts the whole word, if a token ends where the committed text ends.
+            as the tokenizer cuts the whole word, if a token ends where the committed text ends.
     """
     tail = _tail(encoder, drafted, committed)
     whole = tail + drafted
