@@ -192,6 +192,13 @@ class Growth:
     final: list[bool] = field(default_factory=list)
     branch: int = 4
 
+    def depth(self, node: int) -> int:
+        """Depth of a node; 0 for the root (-1)."""
+        depth = 0
+        while node >= 0:
+            depth, node = depth + 1, self.parents[node]
+        return depth
+
     def best(self, nodes: int, floor: float = 0.0) -> list[int]:
         """Indices (ascending) of the best `nodes` candidates by score: closed under ancestors, ties to the elder.
 

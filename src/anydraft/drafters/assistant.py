@@ -80,11 +80,7 @@ class AssistantDrafter:
 
     def _children(self, row: Row, growth: Growth, frontier: list[int], logits: torch.Tensor) -> list[Children]:
         scores = warped(row, logits[:, : self.vocab_size])
-        depth = 0
-        node = frontier[0]
-        while node >= 0:
-            depth, node = depth + 1, growth.parents[node]
-        position = row.position + depth
+        position = row.position + growth.depth(frontier[0])
         if self.verification == "rejection":
             children, q = sampled(scores, row, position, self._rejection_branch, self.eos_token_ids)
             self._probs[row][frontier[0]] = recorded([q], self.vocab_size)[0]

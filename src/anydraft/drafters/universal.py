@@ -5,8 +5,7 @@ Bytes are the common currency. Committed target tokens become bytes, the draft's
 tokens again, merged into one tree for the target to verify. Under sampling the assistant follows the target's
 noise (coupling.py).
 
-With `verification="rejection"` drafts are drawn from the assistant's distribution over the tokens that both
-vocabularies share (token-level intersection, byte-exact), so that the proposal's probabilities are known.
+With `verification="rejection"` drafts are drawn over the tokens that both vocabularies share (intersection.py).
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ import torch
 
 from anydraft.drafters.coupling import Coupling, Floats, Place
 from anydraft.drafters.draft_model import DraftModel
-from anydraft.drafters.draws import sampled, warped
+from anydraft.drafters.draws import warped
+from anydraft.drafters.intersection import Intersection
 from anydraft.drafters.retokenize import Retokenizer
 from anydraft.lm import LanguageModel
 from anydraft.row import Row
 from anydraft.text.alignment import DraftContext
 from anydraft.text.backend import Backend
 from anydraft.text.encoder import PlainEncoder
-from anydraft.text.vocabulary import TargetSegments, VocabularyMap
+from anydraft.text.vocabulary import TargetSegments
 from anydraft.tree import Bounds, Children, DraftTree, Growth
 from anydraft.verify import Verification
 
@@ -80,6 +80,14 @@ class UniversalDrafter:
         self.enders = _enders(lm, tokenizer)
         self._size = min(lm.vocab_size, self.encoder.table.size)
         self.retokenizer = Retokenizer(self.encoder, self.target_encoder, self.enders, min(eos_token_ids, default=-1))
+        self.intersection = Intersection(
+            self.encoder.table,
+            self.target_encoder.table,
+            size=self._size,
+            vocab_size=vocab_size,
+            enders=self.enders,
+            end=min(eos_token_ids, default=None),
+        )
         self._rows: dict[Row, _State] = {}
         self._width = 1
 
@@ -97,7 +105,7 @@ class UniversalDrafter:
         unread = [self._sync(row) for row in rows]
         if self.verification == "rejection":
             self._width = max(min(b.width, b.branch) for b in bounds)
-            drawn = [self._drawn(b) for b in bounds]
+            drawn = [self.intersection.bounded(b, self._width) for b in bounds]
             growths = self.model.grow(rows, unread, drawn, self._draw)
             return [self._mapped(row, growth) for row, growth in zip(rows, growths, strict=True)]
         growths = self.model.grow(rows, unread, bounds, self._children)
@@ -214,46 +222,18 @@ class UniversalDrafter:
         unlike = [not (p.startswith(pending) and len(p) > len(pending)) for p in pieces]
         return torch.tensor(unlike, device=self.lm.device)
 
-    # Token-level intersection, for rejection sampling.
-
-    @cached_property
-    def shared(self) -> VocabularyMap:
-        """Tokens that both vocabularies have, and the ends by role."""
-        mapping = VocabularyMap.between(self.encoder.table, self.target_encoder.table)
-        end = min(self.eos_token_ids, default=None)
-        return mapping if end is None else mapping.with_roles(dict.fromkeys(sorted(self.enders), end))
-
-    @cached_property
-    def _unshared(self) -> torch.Tensor:
-        there = np.asarray(self.shared.draft_to_target[: self._size])
-        return torch.from_numpy((there < 0) | (there >= self.vocab_size)).to(self.lm.device)
-
-    def _drawn(self, bound: Bounds) -> Bounds:
-        depth = min(bound.depth, bound.target_depth, bound.nodes // self._width)
-        nothing = bool(self._unshared.all())
-        return Bounds(0 if nothing else depth, 1, 1 << 30)
-
     def _draw(self, row: Row, growth: Growth, frontier: list[int], logits: torch.Tensor) -> list[Children]:
         state = self._rows[row]
-        node, depth = frontier[0], 0
-        while node >= 0:
-            node, depth = growth.parents[node], depth + 1
         if state.context.pending:
             return [[]]
-        scores = logits[:, : self._size].to(torch.float32).masked_fill(self._unshared, float("-inf"))
-        children, q = sampled(warped(row, scores), row, row.position + depth, self._width, self.enders)
-        there = torch.from_numpy(np.asarray(self.shared.draft_to_target[: self._size])).long()
-        proposal = torch.zeros(self.vocab_size, dtype=torch.float64)
-        q = q.cpu()
-        drafted = (q > 0).nonzero()[:, 0]
-        proposal[there[drafted]] = q[drafted]
-        state.probs[frontier[0]] = proposal.to(logits.device)
+        position = row.position + growth.depth(frontier[0])
+        children, state.probs[frontier[0]] = self.intersection.draw(row, position, logits, self._width)
         return children
 
     def _mapped(self, row: Row, growth: Growth) -> DraftTree:
         state = self._rows[row]
         state.growth = growth
-        tokens = tuple(int(self.shared.draft_to_target[token]) for token in growth.tokens)
+        tokens = tuple(int(self.intersection.there[token]) for token in growth.tokens)
         return DraftTree(tokens, tuple(growth.parents), probs=state.probs)
 
     def _room(self) -> int:
