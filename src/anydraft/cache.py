@@ -112,12 +112,14 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     Attributes:
         lengths: committed slots per row.
+        fixed_span: least span of slots that passes of fixed shape read, so that it is the same all along.
         tails: parents of the uncommitted nodes per row, as tail indices (-1 = end of the prefix).
     """
 
     def __init__(self, rows: int, slots: int = BUCKET) -> None:
         super().__init__(layers=[])
         self.capacity = bucket(max(slots, 1))
+        self.fixed_span = 0
         self.lengths = [0] * rows
         self.tails: list[list[int]] = [[] for _ in range(rows)]
         self.visible: list[npt.NDArray[np.bool_]] = [np.zeros((0, 0), np.bool_) for _ in range(rows)]

@@ -66,5 +66,5 @@ class Choices:
 
 def greedy_choices(logits: torch.Tensor) -> list[list[int]]:
     """Argmax of every entry of (rows, width, vocab), in one go."""
-    return logits.to(torch.float32).argmax(-1).tolist()
+    return logits.argmax(-1).tolist()
 

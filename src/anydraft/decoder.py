@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any
@@ -17,7 +18,7 @@ from anydraft.pacing import Pacing, Steady
 from anydraft.processors import Processors
 from anydraft.row import Row, StopRule
 from anydraft.sampling import SamplingParams
-from anydraft.session import Session
+from anydraft.session import RowStep, Session
 from anydraft.target import Target
 from anydraft.text.stream import StopStrings, TextStream
 from anydraft.text.token_bytes import TokenBytes
@@ -30,7 +31,8 @@ Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | torch.
 class Decoder:
     """Generates with a target and a drafter; the tokens are the target's own, whatever the drafter.
 
-    Make one with `anydraft.load`. One decoder serves one request at a time; several may share a model.
+    Make one with `anydraft.load`. Threads that share a decoder take turns, pass by pass; several decoders may share a
+    model.
 
     Args:
         target: the model whose words are kept.
@@ -54,6 +56,7 @@ class Decoder:
         self.drafter = drafter
         self.pacing = pacing or Steady()
         self.verification: Verification = verification
+        self._lock = threading.Lock()
         self.tokenizer = target.tokenizer
         self._bytes = TokenBytes.of(self.tokenizer) if self.tokenizer is not None else None
 
@@ -79,12 +82,8 @@ class Decoder:
             OptionConflict, ContextOverflow, TokenizerMismatch: see the message.
         """
         rows, single = self._rows(prompt, SamplingParams.of(params, options), draft_prompt)
-        session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)
-        try:
-            while session.active:
-                session.step()
-        finally:
-            session.close()
+        for _ in self._steps(rows):
+            pass
         answers = [self._generation(row) for row in rows]
         return answers[0] if single else answers
 
@@ -106,20 +105,29 @@ class Decoder:
 
     def _stream(self, rows: list[Row]) -> Iterator[Step]:
         texts = {row: TextStream(self._bytes_of) for row in rows}
-        session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)
+        for steps in self._steps(rows):
+            for step in steps:
+                row = step.row
+                text = texts[row].push(step.tokens)
+                if row.finish_reason is not None:
+                    text += texts[row].finish()
+                done = self._generation(row) if row.finish_reason is not None else None
+                yield Step(
+                    row.index, step.tokens, text, step.proposers, step.draft, step.accepted, row.finish_reason, done
+                )
+
+    def _steps(self, rows: list[Row]) -> Iterator[list[RowStep]]:
+        """Run a session; between its steps other threads have their turn with the drafter."""
+        with self._lock:
+            session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)
         try:
             while session.active:
-                for step in session.step():
-                    row = step.row
-                    text = texts[row].push(step.tokens)
-                    if row.finish_reason is not None:
-                        text += texts[row].finish()
-                    done = self._generation(row) if row.finish_reason is not None else None
-                    yield Step(
-                        row.index, step.tokens, text, step.proposers, step.draft, step.accepted, row.finish_reason, done
-                    )
+                with self._lock:
+                    steps = session.step()
+                yield steps
         finally:
-            session.close()
+            with self._lock:
+                session.close()
 
     def _bytes_of(self, token: int) -> bytes | None:
         return self._bytes.bytes_of(token) if self._bytes is not None else None

@@ -134,7 +134,7 @@ class LanguageModel:
                 cache.append(r, parents)
         span = max(starts) + width
         if self.fixed_width is not None:
-            span = bucket(span)
+            span = bucket(max(span, cache.fixed_span))
         cache.reserve(span)
         cache.plan(rows, starts, width, span)
         ids = np.zeros((len(starts), width), dtype=np.int64)

@@ -65,6 +65,7 @@ class Session:
         self._draws: dict[Row, int] = {}
         slots = max(len(row.prompt) + row.params.max_new_tokens for row in rows) + 64
         self.cache = target.new_cache(len(rows), min(slots, 4096))
+        self.cache.fixed_span = slots
         # With fixed shapes the batch keeps its rows, so that results do not depend on when a neighbour finishes.
         self._cached = list(rows)
         started = time.perf_counter()

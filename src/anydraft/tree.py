@@ -171,7 +171,7 @@ class Bounds:
     def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
         """These bounds, tightened to what the row still wants and the target can verify."""
         return Bounds(
-            min(self.depth, nodes) if chain_only else self.depth,
+            min(self.depth, 2 * nodes) if chain_only else self.depth,
             1 if chain_only else self.width,
             max(0, min(self.nodes, nodes)),
             self.min_mass,

@@ -91,7 +91,7 @@ class AssistantDrafter:
     def _bounded(self, bound: Bounds) -> Bounds:
         depth = min(bound.depth, bound.target_depth)
         if self.verification != "rejection":
-            return replace(bound, depth=depth)
+            return replace(bound, depth=min(depth, bound.nodes) if bound.branch == 1 else depth)
         self._rejection_branch = 1 if bound.chain_only else min(bound.branch, max(1, bound.width))
         depth = min(depth, bound.nodes // self._rejection_branch)
         return Bounds(depth, 1, 1 << 30)

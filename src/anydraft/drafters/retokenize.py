@@ -2,7 +2,7 @@
 
 Every path's bytes become target tokens (the committed ones stay as they are), and equal prefixes are merged.
 A target token counts as likely as the draft path that covers it; one that unseen text could still change
-counts half. The best nodes are kept, so both readings of an unsure boundary compete for a place.
+counts half. The best nodes are kept, so where paths read a boundary differently their readings compete for a place.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ class Retokenizer:
 
     Args:
         draft, target: encoders of the two tokenizers.
-        enders: draft tokens that end a text; end: the target's end-of-sequence id, or -1.
+        enders: draft tokens that end a text or a turn; ends: the target's, all of which are proposed then.
     """
 
-    def __init__(self, draft: PlainEncoder, target: PlainEncoder, enders: frozenset[int], end: int) -> None:
+    def __init__(
+        self, draft: PlainEncoder, target: PlainEncoder, enders: frozenset[int], ends: frozenset[int]
+    ) -> None:
         self.draft_table = draft.table
         self.target = target
         self.enders = enders
-        self.end = end
+        self.ends = sorted(ends)
 
     def draft(self, growth: Growth, context: DraftContext, bound: Bounds) -> DraftTree:
         """The best `bound.nodes` target tokens of a growth, as a tree."""
@@ -40,25 +42,19 @@ class Retokenizer:
         merged = Growth()
         index: dict[tuple[int, int], int] = {}
         for leaf in sorted(leaves, key=lambda node: -growth.scores[node]):
-            tokens, scores = self._path(growth, leaf, context)
             node = -1
-            for token, score in zip(tokens, scores, strict=True):
-                key = (node, token)
-                if key not in index:
-                    index[key] = len(merged.tokens)
-                    merged.tokens.append(token)
-                    merged.parents.append(node)
-                    merged.scores.append(score)
-                else:
-                    merged.scores[index[key]] = max(merged.scores[index[key]], score)
-                node = index[key]
+            for token, score in self._path(growth, leaf, context):
+                node = _merge(merged, index, node, token, score)
+            if growth.tokens[leaf] in self.enders:
+                for end in self.ends[:1] if bound.chain_only else self.ends:
+                    _merge(merged, index, node, end, growth.scores[leaf])
         if bound.chain_only:
             return DraftTree.chain(merged.tokens[: min(bound.nodes, bound.target_depth)])
         _bound_by_parents(merged)
         return merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
 
-    def _path(self, growth: Growth, leaf: int, context: DraftContext) -> tuple[list[int], list[float]]:
-        """Target tokens of one path with the log score of each."""
+    def _path(self, growth: Growth, leaf: int, context: DraftContext) -> list[tuple[int, float]]:
+        """Target tokens of one path's text with the log score of each."""
         nodes = []
         while leaf >= 0:
             nodes.append(leaf)
@@ -70,10 +66,9 @@ class Retokenizer:
         held = context.pending
         if held:
             if not drafted.startswith(held):
-                return [], []
+                return []
             drafted = drafted[len(held) :]
-        tokens: list[int] = []
-        scores: list[float] = []
+        found: list[tuple[int, float]] = []
         if drafted:
             ids, ends, stable, _ = to_target(self.target, drafted, context.committed_bytes[-64:])
             place, covered = 0, -len(held)
@@ -81,13 +76,9 @@ class Retokenizer:
                 while covered < end and place < len(text):
                     covered += len(self.draft_table.bytes_of(growth.tokens[text[place]]) or b"")
                     place += 1
-                tokens.append(token)
                 loose = 0.0 if i < stable or ended else UNSTABLE
-                scores.append(growth.scores[text[max(place, 1) - 1]] + loose)
-        if ended and self.end >= 0:
-            tokens.append(self.end)
-            scores.append(growth.scores[nodes[-1]])
-        return tokens, scores
+                found.append((token, growth.scores[text[max(place, 1) - 1]] + loose))
+        return found
 
     def _main(self, growth: Growth) -> int:
         """End of the path that takes the best child at every node."""
@@ -99,6 +90,18 @@ class Retokenizer:
         while node in best:
             node = best[node]
         return node
+
+
+def _merge(tree: Growth, index: dict[tuple[int, int], int], parent: int, token: int, score: float) -> int:
+    """The node of `token` under `parent`, made if there is none; it counts as its likeliest reading."""
+    node = index.setdefault((parent, token), len(tree.tokens))
+    if node == len(tree.tokens):
+        tree.tokens.append(token)
+        tree.parents.append(parent)
+        tree.scores.append(score)
+    else:
+        tree.scores[node] = max(tree.scores[node], score)
+    return node
 
 
 def _bound_by_parents(growth: Growth) -> None:

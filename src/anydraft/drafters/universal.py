@@ -79,7 +79,7 @@ class UniversalDrafter:
         self.verification = verification
         self.enders = _enders(lm, tokenizer)
         self._size = min(lm.vocab_size, self.encoder.table.size)
-        self.retokenizer = Retokenizer(self.encoder, self.target_encoder, self.enders, min(eos_token_ids, default=-1))
+        self.retokenizer = Retokenizer(self.encoder, self.target_encoder, self.enders, eos_token_ids)
         self.intersection = Intersection(
             self.encoder.table,
             self.target_encoder.table,
