@@ -117,12 +117,14 @@ def generate_texts(
     minutes: float = 15.0,
     model: Annotated[Path | None, typer.Option(help="the target, if not the one under WORK")] = None,
     function_share: float = 0.6,
+    rows: int = 128,
     pause_file: PauseFile = None,
 ) -> None:
-    """Let the target continue prompts from the training files; started again, it adds to what is there."""
+    """Let the target continue prompts from the training files, whole shards at a time; a new start adds to them."""
     loaded = LlamaForCausalLM.from_pretrained(model or work / TARGET, dtype=torch.bfloat16).eval()
     pool = Pool(corpus.read_texts(work / "corpus/train.jsonl"), vocabularies.load(work / "tokenizers/target"))
-    generate(loaded, pool, work / "own", minutes=minutes, function_share=function_share, wait=pause_while(pause_file))
+    wait = pause_while(pause_file)
+    generate(loaded, pool, work / "own", minutes=minutes, rows=rows, function_share=function_share, wait=wait)
 
 
 @app.command()
