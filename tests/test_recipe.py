@@ -53,6 +53,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (package / "copy.py").write_bytes((package / "file0.py").read_bytes())
     (package / "tests" / "test_it.py").write_text(FILE.format(n=1000), encoding="utf-8")
     (package / "long.py").write_text("x = 1\n" * 100 + "y" * 500, encoding="utf-8")
+    notice = "# under the terms of the GNU Lesser General Public\n# License\n"
+    (package / "vendored.py").write_text(notice + FILE.format(n=2000), encoding="utf-8")
     corpus.collect([folder / "site"], folder / "corpus")
     texts = corpus.read_texts(folder / "corpus/train.jsonl")
     vocabularies.train_target(texts, 400).save_pretrained(folder / "tokenizers/target")
@@ -71,7 +73,7 @@ def small_target(work: Path, seed: int = 0) -> torch.nn.Module:
 
 def test_corpus_filters_and_holds_out_by_text_alone(work: Path) -> None:
     train, held = (corpus.read_texts(work / f"corpus/{split}.jsonl") for split in ("train", "held"))
-    assert len(train) + len(held) == 150  # neither the copy, nor the test, nor the file with a long line
+    assert len(train) + len(held) == 150  # no copy, no test, no long line, no copyleft
     assert not any(map(corpus.held_out, train))
     assert all(map(corpus.held_out, held))
     assert held

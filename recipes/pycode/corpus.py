@@ -17,8 +17,12 @@ MIN_CHARACTERS, MAX_CHARACTERS, MAX_LINE = 200, 200_000, 400
 HELD_OUT_ONE_IN = 50
 # Tests are long, dull and repetitive; evaluation code may carry the problems it evaluates on.
 EXCLUDED = re.compile(r"(^|/)(tests?|testing|idlelib|lib2to3|human_?eval|lm_eval|evalplus|mbpp)(/|$)")
-# Copyleft packages that are common in site-packages.
-NOT_PERMISSIVE = frozenset({"ansible", "certifi", "gensim", "hypothesis", "paramiko", "tqdm"})
+# Copyleft packages that are common in site-packages, and what the head of such a file says when another vendors it.
+NOT_PERMISSIVE = frozenset(
+    {"ansible", "autocommand", "certifi", "chardet", "docutils", "gensim", "hypothesis", "paramiko", "pathspec", "tqdm"}
+)
+COPYLEFT = re.compile(r"General Public\s+(#\s*)?License|Mozilla Public|\b[AL]?GPL-|\bMPL[- ]2", re.IGNORECASE)
+HEAD = 3000
 
 
 def digest(text: str) -> str:
@@ -32,8 +36,8 @@ def held_out(text: str) -> bool:
 
 
 def usable(text: str) -> bool:
-    """Whether a file is of a sensible length and has no line that nobody wrote by hand."""
-    if not MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS or "\x00" in text:
+    """Whether a file has a sensible length, no line that nobody wrote by hand and no copyleft notice at its head."""
+    if not MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS or "\x00" in text or COPYLEFT.search(text[:HEAD]):
         return False
     return max(map(len, text.split("\n"))) <= MAX_LINE
 
