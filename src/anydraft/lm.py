@@ -52,7 +52,10 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where token ids go in and logits come out."""
         embedding = self.model.get_input_embeddings()
-        return cast(torch.device, next(embedding.parameters()).device)
+        device = next(embedding.parameters()).device
+        # Offloaded weights are on "meta"; accelerate says where they come to be used.
+        hook = getattr(embedding, "_hf_hook", None) if device.type == "meta" else None
+        return torch.device(hook.execution_device) if hook is not None else device
 
     @property
     def context_length(self) -> int:

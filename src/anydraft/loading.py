@@ -7,7 +7,7 @@ import os
 from typing import Any, TypeAlias
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from anydraft.decoder import Decoder
 from anydraft.drafters.assistant import AssistantDrafter
@@ -194,11 +194,13 @@ def load_model(
         return model
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     if not isinstance(model, str):
-        raise UnsupportedModel(f"{role} must be a name, a path or a transformers model, got {type(model).__name__}")
+        hint = "; pass model.get_base_model(), which keeps its adapters" if hasattr(model, "get_base_model") else ""
+        raise UnsupportedModel(
+            f"{role} must be a name, a path or a transformers model, got {type(model).__name__}{hint}"
+        )
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype if dtype is not None else "auto", trust_remote_code=trust_remote_code
         )
@@ -207,7 +209,9 @@ def load_model(
             f"cannot load the {role} {model!r}: {_first_line(failure)}. Give a hub name, a folder written by "
             "save_pretrained, or a loaded model."
         ) from failure
-    return loaded.to(device).eval()
+    # A quantized checkpoint places itself and refuses to be moved.
+    placed = loaded if getattr(loaded, "hf_quantizer", None) is not None else loaded.to(device)
+    return placed.eval()
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -53,7 +53,7 @@ def reject(
     Args:
         target_probs: (vocab,) probabilities p of the target after a node (-1 = root).
         tree: siblings stand in the order in which they were drawn from q *without replacement*; whether a node
-            has children must not depend on which tokens were drawn.
+            has children must not depend on what is drawn at that node or below it.
         draft_probs: (vocab,) proposal q in the target's vocabulary, for every node that has children.
         uniform: draws from [0, 1).
     """

@@ -42,8 +42,8 @@ def sampled(
     """Draw `branch` children without replacement from q = softmax(scores) (1, vocab), with noise of their own.
 
     Returns:
-        the children of the one node in the order drawn, and q (vocab,) float64. Only the first drawn child has
-        a score above -1e9, so that it alone is expanded, whatever it is.
+        the children of the one node in the order drawn, and q (vocab,) float64. The first drawn child
+        scores 0 and the others -1e9, so that one node a level is expanded: the first that does not end the text.
     """
     q = scores[0].to(torch.float64).softmax(-1)
     if row.noise is None:

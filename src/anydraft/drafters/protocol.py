@@ -21,7 +21,7 @@ class Drafter(Protocol):
         """One draft per row, continuing `row.prompt + row.tokens`.
 
         With `verification="rejection"` the trees carry `probs`, and whether a node gets children must not
-        depend on which tokens were drawn.
+        depend on what is drawn at that node or below it.
         """
 
     def stop(self, rows: Sequence[Row]) -> None:
