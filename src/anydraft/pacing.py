@@ -49,12 +49,12 @@ class Steady:
 
     def __init__(
         self,
-        depth: int = 16,
+        depth: int = 20,
         width: int = 4,
-        nodes: int = 16,
+        nodes: int = 31,
         *,
         branch: int = 8,
-        min_node: float = 0.02,
+        min_node: float = 0.007,
         min_mass: float | None = None,
     ) -> None:
         self.depth = depth
