@@ -38,9 +38,9 @@ def demo(
     max_new_tokens: opt.MaxNewTokens = 96,
     seed: Annotated[int, typer.Option(help="Of the first prompt's noise.", rich_help_panel=opt.SAMPLING)] = 1,
     dtype: Annotated[
-        str, typer.Option(help="float32, or bfloat16 with --exact.", rich_help_panel=opt.MODELS)
-    ] = "float32",
-    exact: opt.Exact = False,
+        str, typer.Option(help="bfloat16 with exact shapes, or float32.", rich_help_panel=opt.MODELS)
+    ] = "bfloat16",
+    exact: opt.Exact = True,
     device: opt.Device = None,
     draft_tokens: opt.DraftTokens = None,
     threads: opt.Threads = None,

@@ -34,7 +34,7 @@ class Retokenizer:
 
     def draft(self, growth: Growth, context: DraftContext, bound: Bounds) -> DraftTree:
         """The best `bound.nodes` target tokens of a growth, as a tree."""
-        kept = growth.best(max(bound.nodes, 1) if bound.chain_only else 2 * bound.nodes, bound.min_node)
+        kept = growth.best(bound.nodes + bound.nodes // 4, bound.min_node)
         inner = {growth.parents[node] for node in kept}
         leaves = [node for node in kept if node not in inner]
         if bound.chain_only:
