@@ -38,7 +38,10 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.", rich_help_panel=MODELS)
 ]
 Exact = Annotated[
-    bool, typer.Option("--exact/--no-exact", help="One shape for all passes: same tokens in bfloat16 too.", rich_help_panel=MODELS)
+    bool,
+    typer.Option(
+        "--exact/--no-exact", help="One shape for all passes: same tokens in bfloat16 too.", rich_help_panel=MODELS
+    ),
 ]
 DraftTokens = Annotated[
     int | None, typer.Option(help="Fixed draft length; default: adaptive.", rich_help_panel=MODELS)
