@@ -229,16 +229,20 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
     """
     growth = Growth() if growth is None else growth
     growth.branch = bounds.branch
+    floor = math.log(bounds.min_node) if bounds.min_node > 0 else -math.inf
     frontier = [-1]
     for _ in range(bounds.depth):
         fresh: list[int] = []
         for parent, children in zip(frontier, (yield frontier), strict=True):
             base = growth.scores[parent] if parent >= 0 else 0.0
             for token, score, final in children:
+                total = base + min(score, 0.0)
+                if total < floor:
+                    continue  # never worth verifying, and neither is what follows it
                 fresh.append(len(growth.tokens))
                 growth.tokens.append(token)
                 growth.parents.append(parent)
-                growth.scores.append(base + min(score, 0.0))
+                growth.scores.append(total)
                 growth.final.append(final)
         open_nodes = [node for node in fresh if not growth.final[node]]
         frontier = heapq.nlargest(bounds.width, open_nodes, key=lambda node: (growth.scores[node], -node))

@@ -14,6 +14,8 @@ from anydraft.text.encoder import PlainEncoder
 from anydraft.tree import Bounds, DraftTree, Growth
 
 UNSTABLE = math.log(0.5)
+RECENT = 64
+"""Committed bytes that may decide how a draft is cut into tokens."""
 
 
 class Retokenizer:
@@ -39,11 +41,12 @@ class Retokenizer:
         leaves = [node for node in kept if node not in inner]
         if bound.chain_only:
             leaves = [self._main(growth)] if growth.tokens else []
+        recent = context.committed_bytes[-RECENT:]
         merged = Growth()
         index: dict[tuple[int, int], int] = {}
         for leaf in sorted(leaves, key=lambda node: -growth.scores[node]):
             node = -1
-            for token, score in self._path(growth, leaf, context):
+            for token, score in self._path(growth, leaf, context.pending, recent):
                 node = _merge(merged, index, node, token, score)
             if growth.tokens[leaf] in self.enders:
                 for end in self.ends[:1] if bound.chain_only else self.ends:
@@ -53,7 +56,7 @@ class Retokenizer:
         _bound_by_parents(merged)
         return merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
 
-    def _path(self, growth: Growth, leaf: int, context: DraftContext) -> list[tuple[int, float]]:
+    def _path(self, growth: Growth, leaf: int, held: bytes, recent: bytes) -> list[tuple[int, float]]:
         """Target tokens of one path's text with the log score of each."""
         nodes = []
         while leaf >= 0:
@@ -63,14 +66,13 @@ class Retokenizer:
         ended = growth.tokens[nodes[-1]] in self.enders
         text = nodes[:-1] if ended else nodes
         drafted = self.draft_table.join(growth.tokens[node] for node in text)
-        held = context.pending
         if held:
             if not drafted.startswith(held):
                 return []
             drafted = drafted[len(held) :]
         found: list[tuple[int, float]] = []
         if drafted:
-            ids, ends, stable, _ = to_target(self.target, drafted, context.committed_bytes[-64:])
+            ids, ends, stable, _ = to_target(self.target, drafted, recent)
             place, covered = 0, -len(held)
             for i, (token, end) in enumerate(zip(ids, ends, strict=True)):
                 while covered < end and place < len(text):
