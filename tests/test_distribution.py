@@ -282,17 +282,18 @@ def test_siblings_are_drawn_without_replacement_from_q(branch: int) -> None:
         ("assistant", 1, {}),
         ("same", 2, {}),
         ("superset", 1, {}),
+        ("subset", 2, {}),
+        ("permuted", 2, {}),
         ("overlap", 3, {"top_k": 3, "temperature": 0.7}),
     ],
 )
 def test_rejection_from_end_to_end(name: str, width: int, options: dict[str, Any]) -> None:
-    runs = {"assistant": RUNS, "overlap": RUNS // 2}.get(name, RUNS // 5)
     drafter: Drafter
     if name in VOCABULARIES:
         drafter = universal(name, "rejection")
     else:
         drafter = assistant("rejection", seed=0 if name == "same" else 3)
-    results = answers(decoder(drafter, width, "rejection"), runs, **options)
+    results = answers(decoder(drafter, width, "rejection"), RUNS, **options)
     assert p_value(words(results), law(**options)) > 1e-4
     accepted = sum(r.stats.num_accepted_tokens for r in results)
     drafts = sum(r.stats.num_drafts for r in results)
