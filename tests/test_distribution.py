@@ -302,6 +302,12 @@ def test_rejection_from_end_to_end(name: str, width: int, options: dict[str, Any
         assert accepted > 0.99 * drafts  # p = q: the first draw is accepted, whatever it is
 
 
+def test_nothing_is_drafted_where_nothing_is_shared() -> None:
+    results = answers(decoder(universal("disjoint", "rejection"), 2, "rejection"), RUNS // 5)
+    assert sum(r.stats.num_draft_tokens for r in results) == 0
+    assert p_value(words(results), law()) > 1e-4
+
+
 # Power. -----------------------------------------------------------------------------------------
 
 
