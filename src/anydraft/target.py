@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from anydraft.errors import UnsupportedModel
-from anydraft.lm import LanguageModel, chain
+from anydraft.lm import LanguageModel
 from anydraft.tree import DraftTree
 
 logger = logging.getLogger(__name__)
@@ -115,6 +115,3 @@ class Target(LanguageModel):
     def _plain(self, tokens: list[int]) -> torch.Tensor:
         ids = torch.tensor([tokens], device=self.device)
         return self.model(input_ids=ids, use_cache=False).logits[0, -1].float()  # type: ignore[no-any-return]
-
-
-__all__ = ["Structure", "Target", "chain"]
