@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from anydraft.decoder import Decoder
     from anydraft.errors import (
         AnydraftError,
+        BrokenCheckpoint,
         ContextOverflow,
         DraftError,
         OptionConflict,
         TokenizerMismatch,
         UnsupportedModel,
+        WrongTarget,
     )
     from anydraft.generation import Generation, Step
     from anydraft.integrations.transformers import Assisted, assisted, generate
@@ -30,11 +32,13 @@ else:
         "anydraft.decoder": ("Decoder",),
         "anydraft.errors": (
             "AnydraftError",
+            "BrokenCheckpoint",
             "ContextOverflow",
             "DraftError",
             "OptionConflict",
             "TokenizerMismatch",
             "UnsupportedModel",
+            "WrongTarget",
         ),
         "anydraft.generation": ("Generation", "Step"),
         "anydraft.integrations.transformers": ("Assisted", "assisted", "generate"),
@@ -59,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnydraftError",
     "Assisted",
+    "BrokenCheckpoint",
     "ContextOverflow",
     "Decoder",
     "DraftError",
@@ -70,6 +75,7 @@ __all__ = [
     "Step",
     "TokenizerMismatch",
     "UnsupportedModel",
+    "WrongTarget",
     "assisted",
     "generate",
     "load",

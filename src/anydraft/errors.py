@@ -26,3 +26,11 @@ class OptionConflict(AnydraftError):
 
 class DraftError(AnydraftError):
     """A drafter returned something that is no draft (token ids out of range, parents out of order)."""
+
+
+class WrongTarget(AnydraftError):
+    """A trained drafter was given another target than the one it was trained for."""
+
+
+class BrokenCheckpoint(AnydraftError):
+    """A drafter's files are missing, truncated, or hold other tensors than its config says."""

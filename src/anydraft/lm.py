@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,18 @@ from transformers import PreTrainedModel
 
 from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
+from anydraft.hidden import LastHidden
 
 Nodes = tuple[Sequence[int], Sequence[int]]
 """New nodes of one row: token ids, and parents as indices into the row's tail (-1 = end of the prefix)."""
+
+
+class Pass(NamedTuple):
+    """What a forward pass gave: logits (rows, width, vocab), and when asked for last hidden states (rows, width, H)."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor | None
+
 
 PREFILL_CHUNK = 512
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
@@ -77,15 +87,21 @@ class LanguageModel:
 
     def prefill(self, cache: SlotCache, row: int, tokens: Sequence[int]) -> None:
         """Append committed tokens to one row of the cache, in chunks."""
-        self._read(cache, range(row, row + 1), [tokens])
+        self._read(cache, range(row, row + 1), [tokens], hidden=False)
 
-    def prefill_rows(self, cache: SlotCache, prompts: Sequence[Sequence[int]]) -> None:
+    def prefill_rows(
+        self, cache: SlotCache, prompts: Sequence[Sequence[int]], *, hidden: bool = False
+    ) -> list[torch.Tensor]:
         """Read prompts into the empty rows of a cache: several in one pass while they are short, equal ones once.
 
         With fixed shapes every prompt is read by itself, so that its neighbours do not matter.
+
+        Returns:
+            per row the last hidden states (tokens, H) when asked for, else nothing.
         """
         known: dict[tuple[int, ...], int] = {}
         sources = [known.setdefault(tuple(tokens), row) for row, tokens in enumerate(prompts)]
+        states: list[torch.Tensor] = []
         row = 0
         while row < len(prompts):
             end = row + 1
@@ -96,26 +112,34 @@ class LanguageModel:
                     break
                 end += 1
             rows = range(row, end)
-            self._read(cache, rows, [prompts[r] if sources[r] == r else [] for r in rows])
+            states += self._read(cache, rows, [prompts[r] if sources[r] == r else [] for r in rows], hidden=hidden)
             row = end
         for row, source in enumerate(sources):
             if source != row:
                 cache.copy_prefix(source, row)
+        return [states[source] for source in sources] if hidden else []
 
-    def _read(self, cache: SlotCache, rows: range, prompts: Sequence[Sequence[int]]) -> None:
+    def _read(
+        self, cache: SlotCache, rows: range, prompts: Sequence[Sequence[int]], *, hidden: bool
+    ) -> list[torch.Tensor]:
+        parts: list[list[torch.Tensor]] = [[] for _ in rows]
         for start in range(0, max(len(tokens) for tokens in prompts), PREFILL_CHUNK):
             chunks = [tokens[start : start + PREFILL_CHUNK] for tokens in prompts]
             width = max(len(chunk) for chunk in chunks)
-            self._pass(cache, [chain(chunk) for chunk in chunks], rows=rows, keep=1, width=width)
-            for row, chunk in zip(rows, chunks, strict=True):
+            nodes = [chain(chunk) for chunk in chunks]
+            states = self._pass(cache, nodes, rows=rows, keep=1, width=width, hidden=hidden).hidden
+            for i, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
                 cache.advance(row, len(chunk))
+                if states is not None:
+                    parts[i].append(states[i, : len(chunk)])
+        return [torch.cat(part) if part else torch.empty(0) for part in parts] if hidden else []
 
-    def score(self, cache: SlotCache, nodes: Sequence[Nodes]) -> torch.Tensor:
+    def score(self, cache: SlotCache, nodes: Sequence[Nodes], *, hidden: bool = False) -> Pass:
         """Append nodes to the tails of the cache's rows and score them in one pass.
 
         Returns:
-            (rows, width, vocab) logits in the model's dtype; node i of a row is at [row, i], what lies behind
-            its last new node is padding.
+            logits (rows, width, vocab) in the model's dtype; node i of a row is at [row, i], what lies behind
+            its last new node is padding. When asked for, the last hidden states (rows, width, H) of the same nodes.
         """
         width = max((len(tokens) for tokens, _ in nodes), default=0)
         if width == 0:
@@ -124,12 +148,12 @@ class LanguageModel:
             if width > self.fixed_width:
                 raise ValueError(f"a pass of {width} nodes does not fit the fixed width {self.fixed_width}")
             width = self.fixed_width
-        return self._pass(cache, nodes, rows=range(cache.num_rows), keep=None, width=width)
+        return self._pass(cache, nodes, rows=range(cache.num_rows), keep=None, width=width, hidden=hidden)
 
     @torch.inference_mode()
     def _pass(
-        self, cache: SlotCache, nodes: Sequence[Nodes], *, rows: range, keep: int | None, width: int
-    ) -> torch.Tensor:
+        self, cache: SlotCache, nodes: Sequence[Nodes], *, rows: range, keep: int | None, width: int, hidden: bool
+    ) -> Pass:
         starts = []
         for r, (tokens, parents) in zip(rows, nodes, strict=True):
             starts.append(cache.lengths[r] + len(cache.tails[r]))
@@ -149,16 +173,19 @@ class LanguageModel:
             positions[i] += cache.lengths[r]
         device = self.device
         arguments: dict[str, Any] = {"logits_to_keep": keep} if keep is not None and self._takes_keep else {}
-        output = self.model(
-            input_ids=torch.from_numpy(ids).to(device),
-            position_ids=torch.from_numpy(positions).to(device),
-            attention_mask=self._masks(cache, rows, [len(tokens) for tokens, _ in nodes], starts, width, span),
-            past_key_values=cache,
-            use_cache=True,
-            return_dict=True,
-            **arguments,
-        )
-        return cast(torch.Tensor, output.logits)
+        catching: AbstractContextManager[list[torch.Tensor]]
+        catching = LastHidden(self.model).caught() if hidden else nullcontext([])
+        with catching as states:
+            output = self.model(
+                input_ids=torch.from_numpy(ids).to(device),
+                position_ids=torch.from_numpy(positions).to(device),
+                attention_mask=self._masks(cache, rows, [len(tokens) for tokens, _ in nodes], starts, width, span),
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+                **arguments,
+            )
+        return Pass(output.logits, states[-1] if states else None)
 
     def _masks(
         self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], starts: list[int], width: int, span: int

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from anydraft.choice import Choices, ScoreLog, greedy_choices
-from anydraft.drafters.protocol import Drafter
+from anydraft.drafters.protocol import Drafter, ReadsHidden
 from anydraft.errors import DraftError
-from anydraft.lm import Nodes
+from anydraft.lm import Nodes, Pass
 from anydraft.noise import mix64
 from anydraft.pacing import Pacing
 from anydraft.row import Row
@@ -68,12 +68,16 @@ class Session:
         self.cache.fixed_span = slots
         # With fixed shapes the batch keeps its rows, so that results do not depend on when a neighbour finishes.
         self._cached = list(rows)
+        self._reader = drafter if isinstance(drafter, ReadsHidden) else None
         started = time.perf_counter()
-        target.prefill_rows(self.cache, [row.prompt[:-1] for row in rows])
+        prompts = [row.prompt[:-1] for row in rows]
+        states = target.prefill_rows(self.cache, prompts, hidden=self._reader is not None)
         prefilled = time.perf_counter()
         if drafter is not None:
             try:
                 drafter.start(rows)
+                for row, hidden in zip(rows, states, strict=bool(states)):
+                    self._hand_over(row, hidden)
             except BaseException:
                 drafter.stop(rows)
                 raise
@@ -87,7 +91,7 @@ class Session:
         started = time.perf_counter()
         trees = self._draft(rows)
         drafted = time.perf_counter()
-        logits = self._score(rows, trees)
+        logits, hidden = self._score(rows, trees)
         greedy = None
         if self.verification == "exact" and any(not r.processors.sample and r.processors.trivial for r in rows):
             greedy = greedy_choices(logits)
@@ -95,6 +99,10 @@ class Session:
             torch.cuda.synchronize(logits.device)  # so that the times of drafting and verifying mean something
         verified = time.perf_counter()
         steps = [self._commit(row, tree, logits, greedy) for row, tree in zip(rows, trees, strict=True)]
+        if hidden is not None:
+            for i, step in enumerate(steps):
+                if step.row.finish_reason is None:
+                    self._hand_over(step.row, hidden[i, [0, *(node + 1 for node in step.accepted)]])
         self.pacing.observe(
             rows, trees, [len(s.accepted) for s in steps], drafted - started, verified - drafted
         )
@@ -142,8 +150,13 @@ class Session:
             tree = tree.cut(limit)
         return tree
 
-    def _score(self, rows: list[Row], trees: list[DraftTree]) -> torch.Tensor:
-        """Logits (rows, width, vocab) of the roots and nodes of all active rows."""
+    def _hand_over(self, row: Row, hidden: torch.Tensor) -> None:
+        """Give the drafter the hidden states (n, H) of tokens that came into the row's cache."""
+        if self._reader is not None and len(hidden):
+            self._reader.read(row, hidden if self._reader.hidden == "all" else hidden[-1:])
+
+    def _score(self, rows: list[Row], trees: list[DraftTree]) -> Pass:
+        """Logits, and hidden states where the drafter reads them, of the roots and nodes of all active rows."""
         by_row = dict(zip(rows, trees, strict=True))
         nodes: list[Nodes] = []
         for row in self._cached:
@@ -152,10 +165,11 @@ class Session:
                 nodes.append(([], []))
             else:
                 nodes.append(([row.root, *tree.tokens], [-1, *(parent + 1 for parent in tree.parents)]))
-        logits = self.target.score(self.cache, nodes)
-        if len(rows) < len(self._cached):
-            logits = logits[[self._cached.index(row) for row in rows]]
-        return logits
+        scored = self.target.score(self.cache, nodes, hidden=self._reader is not None)
+        if len(rows) == len(self._cached):
+            return scored
+        chosen = [self._cached.index(row) for row in rows]
+        return Pass(scored.logits[chosen], None if scored.hidden is None else scored.hidden[chosen])
 
     def _commit(
         self, row: Row, tree: DraftTree, logits: torch.Tensor, greedy: list[list[int]] | None

@@ -102,8 +102,8 @@ class Target(LanguageModel):
         cut = len(tree) // 2
         nodes = [prefix[-1], *tree.tokens], [-1, *(parent + 1 for parent in tree.parents)]
         # In two passes, so that reading back an uncommitted tail is probed as well.
-        first = self.score(cache, [(nodes[0][:cut], nodes[1][:cut])])[0, :cut].float()
-        second = self.score(cache, [(nodes[0][cut:], nodes[1][cut:])])[0].float()
+        first = self.score(cache, [(nodes[0][:cut], nodes[1][:cut])]).logits[0, :cut].float()
+        second = self.score(cache, [(nodes[0][cut:], nodes[1][cut:])]).logits[0].float()
         logits = torch.cat([first, second])
         error = 0.0
         for node in range(-1, len(tree)):

@@ -107,7 +107,7 @@ class DraftModel:
                 done[row] = Growth()
         while growing:
             nodes = [growing[row].nodes() if row in growing else ([], []) for row in self._rows]
-            logits = self.lm.score(cache, nodes)
+            logits = self.lm.score(cache, nodes).logits
             for slot, row in enumerate(self._rows):
                 grower = growing.get(row)
                 if grower is None:

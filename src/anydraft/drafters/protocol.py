@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
 
 from anydraft.row import Row
 from anydraft.tree import Bounds, DraftTree
@@ -26,3 +28,21 @@ class Drafter(Protocol):
 
     def stop(self, rows: Sequence[Row]) -> None:
         """Rows leave, finished or not; forget them. Unknown rows are ignored."""
+
+
+@runtime_checkable
+class ReadsHidden(Protocol):
+    """A drafter that reads the target's last hidden states.
+
+    Attributes:
+        hidden: "last" is given the newest state only, "all" every one.
+    """
+
+    hidden: Literal["last", "all"]
+
+    def read(self, row: Row, hidden: torch.Tensor) -> None:
+        """Last hidden states (n, H) of the tokens that came into the target's cache since the last call, in order.
+
+        Called after `start` and after every pass, before the next `propose`; not before the first pass of a prompt of
+        one token, when the cache is empty. They are in the target's dtype and on its device, and may be views.
+        """

@@ -1,0 +1,109 @@
+"""What trained drafters read of the target: its last hidden states, and the head that turns them into logits.
+
+The last hidden state is the LM head's input, after the final norm. It is caught where the model's body returns it,
+so that no architecture needs code of its own; how a model gets from there to its logits (bias, scale, softcap) is
+found by probing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from anydraft.errors import UnsupportedModel
+
+PROBE = 8
+TOLERANCE = 2e-2
+"""Of the largest logit: half precision rounds in another order for another shape."""
+
+
+class LastHidden:
+    """Catches the last hidden states of a model's forward passes.
+
+    Raises:
+        UnsupportedModel: the model has no body whose output could be read.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        body = model.base_model
+        if body is model:
+            raise UnsupportedModel(
+                f"{type(model).__name__} has no body apart from its head, so that its hidden states cannot be read; "
+                "use an assistant or drafter='lookup'"
+            )
+        self.body: torch.nn.Module = body
+
+    @contextmanager
+    def caught(self) -> Iterator[list[torch.Tensor]]:
+        """A list to which every forward pass of this thread adds its last hidden states (rows, width, H)."""
+        states: list[torch.Tensor] = []
+        thread = threading.get_ident()
+
+        def catch(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            if threading.get_ident() == thread:
+                states.append(output[0])
+
+        handle = self.body.register_forward_hook(catch)
+        try:
+            yield states
+        finally:
+            handle.remove()
+
+
+class OutputHead:
+    """From last hidden states to logits, as the model does it.
+
+    Attributes:
+        weight: (V, H), the model's own tensor.
+
+    Raises:
+        UnsupportedModel: the model's logits are not those of its head, scaled or capped.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        head = model.get_output_embeddings()
+        if head is None or getattr(head, "weight", None) is None or head.weight.ndim != 2:
+            raise UnsupportedModel(f"{type(model).__name__} has no LM head that could be read")
+        self.weight: torch.Tensor = head.weight.detach()
+        self.bias: torch.Tensor | None = getattr(head, "bias", None)
+        config = model.config.get_text_config()
+        self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
+        self.scale = 1.0
+        self.scale = self._probed_scale(model)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) float32 of hidden states (..., H)."""
+        logits = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.cap:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits
+
+    @torch.inference_mode()
+    def _probed_scale(self, model: PreTrainedModel) -> float:
+        """Scale under which this head gives the model's own logits on a few tokens."""
+        ids = torch.arange(PROBE, device=model.get_input_embeddings().weight.device)[None] % len(self.weight)
+        with LastHidden(model).caught() as caught:
+            given = model(input_ids=ids, use_cache=False).logits.float()
+        hidden = caught[-1].to(self.weight.device)
+        given = given.to(self.weight.device)
+        plain = self.logits(hidden)
+        uncapped = given if not self.cap else torch.atanh((given / self.cap).clamp(-0.999, 0.999)) * self.cap
+        raw = plain if not self.cap else torch.atanh((plain / self.cap).clamp(-0.999, 0.999)) * self.cap
+        scale = float((uncapped * raw).sum() / raw.square().sum().clamp(min=1e-12))
+        if abs(scale - 1) < 1e-2:
+            scale = 1.0
+        self.scale = scale
+        error = float((self.logits(hidden) - given).abs().mean() / given.abs().max().clamp(min=1e-12))
+        if not error < TOLERANCE:
+            raise UnsupportedModel(
+                f"the logits of {type(model).__name__} are not its head applied to its last hidden states (they differ "
+                f"by {error:.2g} of the largest logit), so a drafter cannot be trained on them"
+            )
+        return scale

@@ -1,0 +1,1 @@
+"""Networks of trained drafters: torch modules with their files, no decoding (that is `anydraft.drafters`)."""

@@ -1,0 +1,72 @@
+"""Files of a drafter: reading its config from a folder or the hub, and writing several files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from anydraft.errors import BrokenCheckpoint
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+def read_config(name_or_path: str | os.PathLike[str], revision: str | None = None) -> dict[str, Any]:
+    """Content of `config.json` in a folder or a hub repository.
+
+    Raises:
+        BrokenCheckpoint: it is missing or no JSON object.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = path / CONFIG
+        if not path.is_file():
+            raise BrokenCheckpoint(f"{name_or_path} has no {CONFIG}; give a folder written by save_pretrained")
+    else:
+        try:
+            path = Path(hf_hub_download(str(name_or_path), CONFIG, revision=revision))
+        except (OSError, HfHubHTTPError, HFValidationError) as problem:
+            first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            raise BrokenCheckpoint(f"{name_or_path} is no folder, and no hub repository: {first}") from problem
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as problem:
+        raise BrokenCheckpoint(f"{path} cannot be read ({problem}); save or download it again") from problem
+    if not isinstance(content, dict):
+        raise BrokenCheckpoint(f"{path} holds a {type(content).__name__} instead of an object")
+    return content
+
+
+def write_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files into a folder such that a failure leaves it as it was.
+
+    All are written and flushed beside their places first; the last to be moved is the last of `contents`.
+
+    Raises:
+        OSError: one could not be written; nothing of this call is left.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    try:
+        for name, content in contents.items():
+            with (waiting / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in contents:
+            (waiting / name).replace(folder / name)
+    except BaseException:
+        shutil.rmtree(waiting, ignore_errors=True)
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    waiting.rmdir()

@@ -1,0 +1,181 @@
+"""DrafterNetwork: what all trained drafters share. Their target, their files, and the form in which they are trained.
+
+Files are `config.json` and `model.safetensors`, as people know them from transformers. They are written beside their
+final place and moved there whole.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from transformers import PreTrainedModel
+
+from anydraft.errors import BrokenCheckpoint, OptionConflict
+from anydraft.networks.files import CONFIG, WEIGHTS, read_config, write_whole
+from anydraft.networks.identity import TargetIdentity
+from anydraft.networks.packed import Level, Packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Base of the networks' configs; subclasses add their sizes."""
+
+    target: TargetIdentity
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**content, "target": self.target.to_dict()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BrokenCheckpoint: unknown or missing keys.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(content) - known - {"model_type", "anydraft_version"})
+        if unknown:
+            raise BrokenCheckpoint(f"{CONFIG} has keys that {cls.__name__} does not know: {', '.join(unknown)}")
+        try:
+            values = {name: content[name] for name in known if name in content}
+            return cls(**{**values, "target": TargetIdentity.from_dict(content["target"])})
+        except (KeyError, TypeError) as problem:
+            raise BrokenCheckpoint(f"{CONFIG} does not describe a {cls.__name__}: {problem}") from problem
+
+
+class DrafterNetwork(torch.nn.Module, ABC):
+    """A network that drafts from the target's last hidden state.
+
+    Attributes:
+        kind: "redrafter", "medusa" or "eagle".
+        embedding: (V, H) the target's input embeddings, after `attach`; not a parameter, never saved.
+        target_head: (V, H) weight of the target's LM head, likewise.
+        vocabulary: (V',) target ids of the rows of the network's head; None when it has all of them in order.
+    """
+
+    kind: ClassVar[str]
+    config_class: ClassVar[type[NetworkConfig]]
+    config: NetworkConfig
+    embedding: torch.Tensor
+    target_head: torch.Tensor
+    vocabulary: torch.Tensor | None
+
+    @abstractmethod
+    def levels(self, batch: Packed, depth: int) -> Iterator[Level]:
+        """Predictions of depth 1 to `depth` along the batch's own tokens (teacher forcing)."""
+
+    def attach(self, model: PreTrainedModel, *, any_target: bool = False) -> Self:
+        """Take the target's embeddings and head, which the network shares but does not own.
+
+        Raises:
+            WrongTarget: the network was trained for another target.
+        """
+        self.config.target.require(TargetIdentity.of(model), any_target=any_target)
+        # Around Module.__setattr__, so that they are neither parameters nor buffers.
+        object.__setattr__(self, "embedding", model.get_input_embeddings().weight.detach())
+        object.__setattr__(self, "target_head", model.get_output_embeddings().weight.detach())
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of its own."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def config_dict(self) -> dict[str, Any]:
+        """Content of `config.json`."""
+        return {"model_type": f"anydraft-{self.kind}", **self.config.to_dict()}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Content of `model.safetensors`."""
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config and weights; on a full disk nothing half-written is left and an older checkpoint stays.
+
+        Raises:
+            OSError: the files could not be written.
+        """
+        weights = save(self.tensors(), metadata={"format": "pt"})
+        text = json.dumps(self.config_dict(), indent=2) + "\n"
+        write_whole(Path(folder), {WEIGHTS: weights, CONFIG: text.encode()})
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, dtype: torch.dtype | None = None, revision: str | None = None
+    ) -> Self:
+        """Load a network; `attach` it to its target before use.
+
+        Args:
+            name_or_path: a folder written by `save_pretrained`, or a hub name.
+            dtype: of the weights; by default as stored.
+
+        Raises:
+            BrokenCheckpoint: files are missing, truncated, or do not fit the config.
+        """
+        content = read_config(name_or_path, revision)
+        folder = Path(name_or_path)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+        path = folder / WEIGHTS
+        if not path.is_file():
+            raise BrokenCheckpoint(f"{name_or_path} has a {CONFIG} but no {WEIGHTS}; save or download it again")
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as problem:
+            raise BrokenCheckpoint(f"{path} cannot be read ({problem}); save or download it again") from problem
+        network = cls.from_content(content, tensors)
+        return network.to(dtype).eval() if dtype is not None else network.eval()
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        """A network from the contents of its two files, weights in their stored precision.
+
+        Raises:
+            BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
+        """
+        kind = content.get("model_type")
+        if kind != f"anydraft-{cls.kind}":
+            raise BrokenCheckpoint(f"{CONFIG} is of a {kind!r}, not of an 'anydraft-{cls.kind}'")
+        network = cls(cls.config_class.from_dict(content))
+        network.fill(tensors)
+        return network
+
+    def fill(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take weights by name, in their own precision.
+
+        Raises:
+            BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
+        """
+        mine = self.state_dict()
+        missing, extra = sorted(set(mine) - set(tensors)), sorted(set(tensors) - set(mine))
+        shapes = [
+            f"{name} is {tuple(tensors[name].shape)} instead of {tuple(mine[name].shape)}"
+            for name in mine
+            if name in tensors and tensors[name].shape != mine[name].shape
+        ]
+        wrong = [f"missing {name}" for name in missing] + [f"unknown {name}" for name in extra] + shapes
+        if wrong:
+            raise BrokenCheckpoint(f"{WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong)}")
+        self.load_state_dict(tensors, assign=True)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload config and weights to the Hugging Face hub; returns the commit's address."""
+        if not repo_id:
+            raise OptionConflict("push_to_hub needs a repository id such as 'name/drafter'")
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
