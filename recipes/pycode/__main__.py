@@ -127,6 +127,29 @@ def generate_texts(
     generate(loaded, pool, work / "own", minutes=minutes, rows=rows, function_share=function_share, wait=wait)
 
 
+@app.command("prompts")
+def write_prompts(
+    work: Work,
+    count: int = 20_000,
+    function_share: float = 0.7,
+    target_tokenizer: Annotated[Path | None, typer.Option(help="folder, if not the one under WORK")] = None,
+    seed: int = 0,
+) -> None:
+    """Cut prompts from the training files for `anydraft distill --prompts WORK/prompts.jsonl`."""
+    tokenizer = vocabularies.load(target_tokenizer or work / "tokenizers/target")
+    pool = Pool(corpus.read_texts(work / "corpus/train.jsonl"), tokenizer, seed, functions=3 * count)
+    rng, functions = np.random.default_rng(seed), round(count * function_share)
+    heads = [ids for group in pool.functions.values() for ids in group]
+    chosen = [heads[index] for index in rng.permutation(len(heads))[:functions]]
+    chosen += pool.windows(rng, count - len(chosen), 128)
+    lines = [
+        json.dumps({"id": f"pycode-{index:05d}", "prompt": tokenizer.decode(chosen[place])}) + "\n"
+        for index, place in enumerate(rng.permutation(len(chosen)))
+    ]
+    corpus.write_atomically(work / "prompts.jsonl", "".join(lines))
+    typer.echo(f"{len(lines)} prompts, {functions} of them heads of functions")
+
+
 @app.command()
 def assistant(
     work: Work,
