@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from anydraft.cli.chat import chat
 from anydraft.cli.demo import demo
+from anydraft.cli.distill import distill
 from anydraft.cli.generate import generate
 from anydraft.cli.inspect import inspect
 from anydraft.cli.verify import verify
@@ -60,7 +61,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, chat, inspect, verify, demo):
+for command in (generate, chat, inspect, verify, demo, distill):
     app.command()(command)
 
 

@@ -1,0 +1,320 @@
+"""Distillation: prompts in, the target's own answers out, greedy and sampled, in batches, by this engine.
+
+Every answer is a function of the target, the settings and its own prompt: coin and noise come from the seed and the
+prompt's place in the file. Batches, drafters, kills and restarts change nothing (in half precision as far as
+rounding goes: the same command makes the same batches again). arXiv 2403.09919 (ReDrafter), section 4.3.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from anydraft.bench.provenance import provenance
+from anydraft.decoder import Decoder
+from anydraft.drafters.lookup import LookupDrafter
+from anydraft.errors import ContextOverflow, OptionConflict
+from anydraft.networks.files import write_whole
+from anydraft.networks.identity import TargetIdentity
+from anydraft.noise import mix64
+from anydraft.row import Row
+from anydraft.sampling import SamplingParams
+from anydraft.target import Target
+from anydraft.text.token_bytes import TokenBytes
+from anydraft.training.corpus import PROVENANCE, read_provenance, wrong_with
+from anydraft.training.prompts import PromptSet, read_prompts, token_ids
+from anydraft.training.race import Race
+from anydraft.training.shards import Shards, shard_paths
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 1024
+"""Prompts of a kind that are sorted by length together; fixed, so that the order of answers is."""
+COIN = 0xC014
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What answers depend on, beside target and prompts.
+
+    Args:
+        sampled_share: share of the answers that are sampled; the others are greedy.
+        temperature: of sampled answers.
+        max_new_tokens: longest answer.
+        seed: of coins and noise.
+    """
+
+    sampled_share: float = 0.5
+    temperature: float = 1.0
+    max_new_tokens: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sampled_share <= 1:
+            raise OptionConflict(f"sampled_share must be between 0 and 1, got {self.sampled_share}")
+        if self.sampled_share and not self.temperature > 0:
+            raise OptionConflict(
+                f"temperature must be > 0 for sampled answers, got {self.temperature}; sampled_share=0 makes all greedy"
+            )
+        self.params(True)
+
+    def sampled(self, index: int) -> bool:
+        """Whether the answer to the prompt at that place is sampled."""
+        return (mix64(self.seed, index, COIN) >> 11) * 2.0**-53 < self.sampled_share
+
+    def noise_seed(self, index: int) -> int:
+        """Seed of the noise of the answer to the prompt at that place."""
+        return mix64(self.seed, index) >> 1
+
+    def params(self, sampled: bool, seed: int = 0) -> SamplingParams:
+        """How one answer is made."""
+        temperature = self.temperature if sampled else 0.0
+        return SamplingParams(temperature=temperature, max_new_tokens=self.max_new_tokens, seed=seed)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a distillation is.
+
+    Attributes:
+        answers: in the folder; `made` of them by this run.
+        total: wanted.
+        skipped: prompts too long for the model's context.
+        tokens: of the answers in the folder; `made_tokens` of them by this run.
+        seconds: spent on answers by this run.
+        drafter: of the last batch, None for plain decoding.
+    """
+
+    answers: int
+    total: int
+    skipped: int = 0
+    tokens: int = 0
+    made: int = 0
+    made_tokens: int = 0
+    seconds: float = 0.0
+    drafter: str | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of this run."""
+        return self.made_tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class _Planned:
+    index: int
+    id: str
+    ids: list[int]
+    sampled: bool
+
+
+def distill(
+    target: Decoder | Target,
+    prompts: PromptSet | str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    batch_size: int | None = None,
+    shard_size: int = 2048,
+    limit: int | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> Progress:
+    """Answer prompts and write the answers; go on where an earlier run with the same settings stopped.
+
+    Args:
+        target: a `Decoder` answers with its own drafter; a `Target` tries lookup and plain decoding and goes on
+            with the faster.
+        prompts: from `read_prompts`, or a path for it.
+        out: folder for the shards and provenance.json.
+        settings: default: `Settings()`.
+        batch_size: rows decoded together; default: 64 on a CPU, 256 on a GPU.
+        shard_size: answers per file.
+        limit: use only so many prompts; a later run may have more.
+        watch: called after every batch.
+
+    Raises:
+        OptionConflict: bad options, broken prompts, or a folder that was written with other settings.
+        ContextOverflow: no prompt fits the model's context.
+        OSError: the disk is full; all that was written stays good.
+    """
+    settings = settings or Settings()
+    if isinstance(target, Decoder):
+        race = Race([target])
+        target = target.target
+    else:
+        race = Race([Decoder(target), Decoder(target, LookupDrafter())])
+    if not isinstance(prompts, PromptSet):
+        prompts = read_prompts(prompts, seed=settings.seed)
+    if batch_size is None:
+        batch_size = 64 if target.device.type == "cpu" else 256
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise OptionConflict(f"batch_size and limit must be >= 1, got {batch_size} and {limit}")
+    if settings.max_new_tokens >= target.context_length:
+        raise ContextOverflow(
+            f"max_new_tokens={settings.max_new_tokens} leaves no room for a prompt in the model's context of "
+            f"{target.context_length}; lower it"
+        )
+    folder = Path(out)
+    with Shards(folder, shard_size, wrong_with) as shards:
+        story = _begin(folder, target, prompts, settings)
+        work = _Work(target, prompts, settings, limit)
+        state = Progress(len(shards.known), work.total, tokens=sum(kept["tokens"] for kept in shards.known.values()))
+        if watch is not None:
+            watch(state)
+        for batch in work.batches(batch_size):
+            missing = [planned.id not in shards.known for planned in batch]
+            if any(missing):
+                decoder = race.choose(batch[0].sampled)
+                started = time.perf_counter()
+                records = _answers(decoder, batch, settings)
+                seconds = time.perf_counter() - started
+                race.record(batch[0].sampled, decoder, sum(len(record["answer"]) for record in records), seconds)
+                # A batch that a kill broke in two is made again as a whole: the same shapes, the same rounding.
+                records = [record for record, wanted in zip(records, missing, strict=True) if wanted]
+                shards.append(records)
+                tokens = sum(len(record["answer"]) for record in records)
+                state = Progress(
+                    len(shards.known),
+                    work.total,
+                    work.skipped,
+                    state.tokens + tokens,
+                    state.made + len(records),
+                    state.made_tokens + tokens,
+                    state.seconds + seconds,
+                    decoder.drafter.name if decoder.drafter is not None else None,
+                )
+                if watch is not None:
+                    watch(state)
+        shards.finish()
+        if not shards.known:
+            raise ContextOverflow(
+                f"none of the {work.total} prompts leaves room for max_new_tokens={settings.max_new_tokens} in the "
+                f"model's context of {target.context_length}; give shorter ones, or lower it"
+            )
+        state = Progress(**{**asdict(state), "skipped": work.skipped})
+        _write(folder, story | {"complete": True, "counts": _counts(shards, work)})
+    return state
+
+
+class _Work:
+    """The plan: batches in a fixed order, each all greedy or all sampled and of similar length."""
+
+    def __init__(self, target: Target, prompts: PromptSet, settings: Settings, limit: int | None) -> None:
+        self.target = target
+        self.items = prompts.items[:limit]
+        self.settings = settings
+        self.total = len(self.items)
+        self.skipped = 0
+
+    def batches(self, size: int) -> Iterator[list[_Planned]]:
+        """Slices of windows; the order of prompts does not depend on `size`."""
+        for window in self._windows():
+            for start in range(0, len(window), size):
+                yield window[start : start + size]
+
+    def _windows(self) -> Iterator[list[_Planned]]:
+        waiting: dict[bool, list[_Planned]] = {False: [], True: []}
+        room = self.target.context_length - self.settings.max_new_tokens
+        for index, item in enumerate(self.items):
+            ids = token_ids(item, self.target.tokenizer, self.target.vocab_size)
+            if len(ids) > room:
+                self.skipped += 1
+                logger.info("prompt %r of %d tokens is too long for the context", item.id, len(ids))
+                continue
+            sampled = self.settings.sampled(index)
+            window = waiting[sampled]
+            window.append(_Planned(index, item.id, ids, sampled))
+            if len(window) == WINDOW:
+                yield _by_length(window)
+                waiting[sampled] = []
+        for window in waiting.values():
+            yield _by_length(window)
+
+
+def _by_length(window: list[_Planned]) -> list[_Planned]:
+    return sorted(window, key=lambda planned: (len(planned.ids), planned.index))
+
+
+def _answers(decoder: Decoder, batch: Sequence[_Planned], settings: Settings) -> list[dict[str, Any]]:
+    """One record per prompt of a batch; the noise of each is its own."""
+    rows: list[Row] = []
+    for planned in batch:
+        params = settings.params(planned.sampled, settings.noise_seed(planned.index))
+        rows.append(decoder._row(len(rows), planned.ids, planned.ids, None, params, 0))
+    for _ in decoder._steps(rows):
+        pass
+    return [
+        {
+            "id": planned.id,
+            "prompt": planned.ids,
+            "answer": row.tokens,
+            "temperature": row.params.temperature,
+            "seed": settings.noise_seed(planned.index),
+            "finish": row.finish_reason,
+        }
+        for planned, row in zip(batch, rows, strict=True)
+    ]
+
+
+def _begin(folder: Path, target: Target, prompts: PromptSet, settings: Settings) -> dict[str, Any]:
+    """Write the provenance file, or compare with the one that is there."""
+    digest = TokenBytes.of(target.tokenizer).digest if target.tokenizer is not None else None
+    identity = TargetIdentity.of(target.model).to_dict()
+    made = {"target": identity, "tokenizer": digest, "prompts": prompts.to_dict(), "settings": asdict(settings)}
+    if not (folder / PROVENANCE).exists():
+        if shard_paths(folder):
+            raise OptionConflict(f"{folder} holds shards without a {PROVENANCE}; give another folder")
+        story = made | provenance(dtype=target.dtype, seed=settings.seed) | {"complete": False, "counts": None}
+        _write(folder, story)
+        return story
+    story = read_provenance(folder)
+    now = made | {"dtype": str(target.dtype).removeprefix("torch.")}
+    differences = [
+        f"{name} {there!r} there, {here!r} here"
+        for (name, there), here in zip(_compared(story), (value for _, value in _compared(now)), strict=True)
+        if there != here
+    ]
+    if differences:
+        raise OptionConflict(
+            f"{folder} holds answers made with other settings ({'; '.join(differences)}); give another folder, or the "
+            "settings it was begun with"
+        )
+    return story
+
+
+def _compared(story: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What must be the same for a run to go on: name and value, in a fixed order."""
+
+    def part(name: str) -> dict[str, Any]:
+        value = story.get(name)
+        return value if isinstance(value, dict) else {}
+
+    target, prompts, settings = part("target"), part("prompts"), part("settings")
+    return [
+        *((f"target {name}", target.get(name)) for name in ("hidden_size", "vocab_size", "fingerprint")),
+        ("tokenizer", story.get("tokenizer")),
+        ("dtype", story.get("dtype")),
+        *((f"prompts {name}", prompts.get(name)) for name in ("sha256", "cut")),
+        *((name, settings.get(name)) for name in Settings.__dataclass_fields__),
+    ]
+
+
+def _counts(shards: Shards, work: _Work) -> dict[str, int]:
+    kept = shards.known.values()
+    return {
+        "prompts": work.total,
+        "skipped": work.skipped,
+        "answers": len(kept),
+        "tokens": sum(answer["tokens"] for answer in kept),
+        "sampled": sum(answer["temperature"] > 0 for answer in kept),
+        "stopped": sum(answer["finish"] == "stop" for answer in kept),
+    }
+
+
+def _write(folder: Path, story: dict[str, Any]) -> None:
+    write_whole(folder, {PROVENANCE: (json.dumps(story, indent=2) + "\n").encode()})
