@@ -1,0 +1,197 @@
+"""The recurrent drafter's network (ReDrafter, arXiv 2403.09919), in Apple's form or the lean one.
+
+It holds the weights, reads and writes them, and unrolls along known tokens for training. Decoding steps are in
+`start` and `step`; `fold()` gives the fast form of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch.nn import functional as F
+
+from anydraft.errors import OptionConflict
+from anydraft.networks.apple import APPLE_MODEL_TYPE, AppleBody, apple_config, apple_name, read_apple_config
+from anydraft.networks.folded import FoldedLean
+from anydraft.networks.lean import LeanBody
+from anydraft.networks.network import DrafterNetwork, NetworkConfig
+from anydraft.networks.packed import Level, Packed
+from anydraft.networks.state import State, Steps
+
+BODY = "body."
+WIDEST_STATE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentConfig(NetworkConfig):
+    """Sizes of a recurrent drafter.
+
+    Attributes:
+        arch: "lean", or "redrafter" for Apple's form (which alone can be exported).
+        num_layers: residual blocks.
+        exit_dim: width of Apple's blocks and head; default 2H.
+        rnn: Apple's form without its cell adds embeddings up.
+        state_size: width r of the lean form; default min(H, 512).
+        cell: lean form's recurrence, "gated" (GRU) or "elman".
+        context_in_cell: let the target's hidden state into the lean form's recurrence.
+        vocabulary_size: rows of the lean form's head when it drafts a part of the vocabulary only.
+    """
+
+    arch: Literal["redrafter", "lean"] = "lean"
+    num_layers: int = 2
+    exit_dim: int | None = None
+    rnn: bool = True
+    state_size: int | None = None
+    cell: Literal["gated", "elman"] = "gated"
+    context_in_cell: bool = True
+    vocabulary_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.arch not in ("redrafter", "lean"):
+            raise OptionConflict(f"arch is 'lean' or 'redrafter', got {self.arch!r}")
+        if self.cell not in ("gated", "elman"):
+            raise OptionConflict(f"cell is 'gated' or 'elman', got {self.cell!r}")
+        if self.arch == "redrafter" and (self.vocabulary_size is not None or self.state_size is not None):
+            raise OptionConflict("vocabulary_size and state_size belong to arch='lean'; leave them out for 'redrafter'")
+        if self.arch == "lean" and self.exit_dim is not None:
+            raise OptionConflict("exit_dim belongs to arch='redrafter'; for 'lean' set state_size")
+        hidden_size = self.target.hidden_size
+        if self.arch == "redrafter" and self.exit_dim is None:
+            object.__setattr__(self, "exit_dim", 2 * hidden_size)
+        if self.arch == "lean" and self.state_size is None:
+            object.__setattr__(self, "state_size", min(hidden_size, WIDEST_STATE))
+        for name, least in (("num_layers", 0), ("exit_dim", 1), ("state_size", 1), ("vocabulary_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionConflict(f"{name} must be >= {least}, got {value}")
+        if self.vocabulary_size is not None and self.vocabulary_size > self.target.vocab_size:
+            raise OptionConflict(
+                f"vocabulary_size={self.vocabulary_size} is more than the target's {self.target.vocab_size} tokens"
+            )
+
+
+class RecurrentNetwork(DrafterNetwork):
+    """Weights of a recurrent drafter.
+
+    Args:
+        config: its sizes.
+        vocabulary: (V',) target ids that a reduced head drafts; needed for a fresh one of `config.vocabulary_size`.
+    """
+
+    kind = "redrafter"
+    config_class: ClassVar[type[NetworkConfig]] = RecurrentConfig
+    config: RecurrentConfig
+
+    def __init__(self, config: RecurrentConfig, vocabulary: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        size = config.vocabulary_size
+        if vocabulary is not None and len(vocabulary) != size:
+            raise OptionConflict(f"{len(vocabulary)} token ids do not fit vocabulary_size={size}")
+        if vocabulary is None and size is not None:
+            vocabulary = torch.arange(size)
+        self.register_buffer("vocabulary", None if vocabulary is None else vocabulary.long())
+        target = config.target
+        self.body: AppleBody | LeanBody
+        if config.arch == "redrafter":
+            self.body = AppleBody(
+                target.hidden_size, target.vocab_size, config.exit_dim or 0, config.num_layers, config.rnn
+            )
+        else:
+            self.body = LeanBody(
+                target.hidden_size,
+                config.state_size or 0,
+                config.num_layers,
+                gated=config.cell == "gated",
+                context_in_cell=config.context_in_cell,
+            )
+
+    @property
+    def head(self) -> torch.Tensor:
+        """(V', E) what turns the output of `advance` into logits: a parameter of Apple's form, else the target's."""
+        if isinstance(self.body, AppleBody):
+            return self.body.head
+        return self.target_head if self.vocabulary is None else self.target_head[self.vocabulary]
+
+    def levels(self, batch: Packed, depth: int) -> Iterator[Level]:
+        """Predictions along the batch's own tokens: row t starts from h_t and reads tokens t + 1 to t + depth."""
+        state, weight = self.body.start(batch.features), self.head
+        for i in range(1, depth + 1):
+            embedded = F.embedding(batch.shifted(i), self.embedding)[:, None]
+            inputs, state = self.body.advance(state, embedded)
+            yield Level(i, inputs[:, 0], weight)
+
+    def start(self, hidden: torch.Tensor) -> State:
+        """State before the first token, from the target's last hidden states (B, H)."""
+        return self.body.start(hidden)
+
+    def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
+        """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
+        inputs, state = self.body.advance(state, F.embedding(tokens, self.embedding))
+        return F.linear(inputs, self.head.to(inputs.dtype)), state
+
+    def fold(self) -> Steps:
+        """The form for decoding: products of frozen weights are taken once (Apple's form has none in its way)."""
+        return FoldedLean(self) if isinstance(self.body, LeanBody) else self
+
+    def bytes_per_step(self) -> int:
+        """Bytes of weights read to draft one level (of one branch) in the folded form."""
+        body = self.body
+        if isinstance(body, AppleBody):
+            return sum(p.numel() * p.element_size() for p in body.parameters())
+        size = body.scale.element_size()
+        rows = self.config.vocabulary_size or self.config.target.vocab_size
+        weights = body.recurrent.weight.numel() + sum(p.numel() for p in body.blocks.parameters())
+        return size * (weights + body.token_in.out_features + rows * len(body.scale))
+
+    def config_dict(self) -> dict[str, Any]:
+        """Content of `config.json`: Apple's own keys for Apple's form."""
+        config = self.config
+        if config.arch == "lean":
+            return super().config_dict()
+        sizes = {"exit_dim": config.exit_dim, "num_draft_layers": config.num_layers, "rnn": config.rnn}
+        return apple_config(sizes, config.target)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Content of `model.safetensors`: Apple's own names for Apple's form."""
+        return {name.removeprefix(BODY): tensor for name, tensor in super().tensors().items()}
+
+    def fill(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take weights by the names under which they are saved.
+
+        Raises:
+            BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
+        """
+        if self.config.arch == "redrafter":
+            tensors = {apple_name(name): tensor for name, tensor in tensors.items()}
+        super().fill({name if name == "vocabulary" else BODY + name: tensor for name, tensor in tensors.items()})
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        """A network from the contents of its two files, ours or Apple's.
+
+        Raises:
+            BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
+        """
+        if content.get("model_type") != APPLE_MODEL_TYPE:
+            return super().from_content(content, tensors)
+        network = cls(RecurrentConfig(**read_apple_config(content)))
+        network.fill(tensors)
+        return network
+
+    def export(self, folder: str | Path) -> None:
+        """Write the files that Apple's code and TensorRT-LLM up to 1.2 read.
+
+        Raises:
+            OptionConflict: the lean form has no counterpart there.
+        """
+        if self.config.arch != "redrafter":
+            raise OptionConflict(
+                "only arch='redrafter' can be exported: Apple's format has no gated cell, no normalisation and no tied "
+                "or reduced head. Train one with `anydraft train redrafter --arch redrafter`."
+            )
+        self.save_pretrained(folder)
