@@ -18,7 +18,7 @@ from anydraft.networks.recurrent import RecurrentNetwork
 NETWORKS: dict[str, type[DrafterNetwork]] = {
     network.kind: network for network in (RecurrentNetwork, MedusaNetwork, EagleNetwork)
 }
-OF_TYPE = {
+OF_TYPE: dict[str, type[DrafterNetwork]] = {
     **{f"anydraft-{kind}": network for kind, network in NETWORKS.items()},
     APPLE_MODEL_TYPE: RecurrentNetwork,
 }
