@@ -59,16 +59,16 @@ def enlarge_to(model: PreTrainedModel, parameters: float = 400e6, *, seed: int =
 
 @torch.no_grad()
 def _enlarged(model: PreTrainedModel, small: Shape, shape: Shape, seed: int) -> PreTrainedModel:
-    places = _places(small, shape, len(model.get_input_embeddings().weight), model.device)
+    at = places(small, shape, len(model.get_input_embeddings().weight), model.device)
     scale = math.sqrt(small.width / shape.width)
     large = _random(model, shape, seed)
     targets = dict(large.named_parameters())
-    unknown = [name for name, _ in model.named_parameters() if name not in targets or _module(name) not in places]
+    unknown = [name for name, _ in model.named_parameters() if name not in targets or _module(name) not in at]
     if unknown:
         raise UnsupportedModel(f"only plain Llama form can be enlarged; this model also has {', '.join(unknown[:3])}")
     _silence(large)
     for name, parameter in model.named_parameters():
-        rows, columns = places[_module(name)]
+        rows, columns = at[_module(name)]
         value = parameter * scale if name.endswith(("layernorm.weight", "model.norm.weight")) else parameter
         if parameter.ndim == 1:
             targets[name][rows] = value
@@ -113,7 +113,7 @@ def _silence(large: PreTrainedModel) -> None:
                 parameter.zero_()
 
 
-def _places(
+def places(
     small: Shape, shape: Shape, vocabulary: int, device: torch.device
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """For each kind of module: the rows and columns of the larger weight where the smaller one goes."""
