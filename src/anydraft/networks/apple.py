@@ -21,11 +21,12 @@ from anydraft.networks.state import State
 APPLE_MODEL_TYPE = "recurrent_drafting_drafter"
 OWN_KEY = "anydraft"
 OTHER_NAMES = (
-    (re.compile(r"^input_projs\.(\d+\.)?"), "input_proj."),
-    (re.compile(r"^lm_heads\.0\.(?=\d+\.)"), "lm_head."),
-    (re.compile(r"^lm_heads\."), "lm_head."),
+    (re.compile(r"^input_projs\.(0\.)?"), "input_proj."),
+    (re.compile(r"^(lm_heads\.)?0\.(?=\d+\.)"), "lm_head."),
+    (re.compile(r"^lm_heads\.(?=\d)"), "lm_head."),
     (re.compile(r"^(?=\d+\.)"), "lm_head."),
 )
+"""What other releases of the training code call the same tensors; TensorRT-LLM reads them too."""
 
 
 class ResBlock(nn.Module):

@@ -27,7 +27,7 @@ CHUNK = 8192
 class FoldedLean:
     """Steps of a lean network over folded weights; a snapshot, so fold again after changing the weights."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(self, network: RecurrentNetwork) -> None:
         body = network.body
         if not isinstance(body, LeanBody):

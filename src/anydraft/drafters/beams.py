@@ -1,0 +1,167 @@
+"""Beam search over a recurrent drafter, for several rows in lockstep, and the trees of the best nodes in it.
+
+The search is a generator of levels with fixed shapes and no host sync. Each level is a small table: the children of
+every branch, and which of them were expanded. `grow()` is replayed over the tables, so that the best n nodes are
+picked by the same rule as for every other drafter. Pulled level by level, the search ends where `grow` ends; on a GPU
+all levels are enqueued first and their tables copied once. Both give the same trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+
+from anydraft.networks.state import Steps
+from anydraft.tree import Bounds, Growth, grow
+
+Pick = Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]
+"""Children of all branches: (depth of the branches, logits (B, W, V')) to indices and log scores (B, W, k), best first,
+and the proposals (B, V) from which they were drawn, if they were drawn."""
+
+
+class BeamLevel(NamedTuple):
+    """One level of the search.
+
+    Attributes:
+        tokens: (B, W, k) target ids of the children of each branch.
+        logs: (B, W, k) their log scores given the branch; -inf where there is no child.
+        expanded: (B, W') the children that are branches of the next level, as indices into W * k.
+        proposals: (B, V), or None.
+    """
+
+    tokens: torch.Tensor
+    logs: torch.Tensor
+    expanded: torch.Tensor
+    proposals: torch.Tensor | None
+
+
+class Table(NamedTuple):
+    """A level as nested lists."""
+
+    tokens: list[list[list[int]]]
+    logs: list[list[list[float]]]
+    expanded: list[list[int]]
+    proposals: torch.Tensor | None
+
+
+def search(
+    steps: Steps,
+    hidden: torch.Tensor,
+    roots: torch.Tensor,
+    pick: Pick,
+    width: int,
+    *,
+    vocabulary: torch.Tensor | None = None,
+    closed: torch.Tensor | None = None,
+) -> Iterator[BeamLevel]:
+    """Levels of a beam search, without end.
+
+    Args:
+        hidden: (B, H) the target's last hidden states before the roots.
+        roots: (B,) last committed tokens.
+        width: branches expanded per level.
+        vocabulary: (V',) target ids of the logits; None = all of them.
+        closed: (V',) -inf for tokens that end the text and are never expanded, else 0; None = no such tokens.
+    """
+    state, tokens = steps.start(hidden), roots[:, None]
+    # Float64 and the same order of sums as in `grow`, so that both expand the same nodes.
+    totals: torch.Tensor | None = None
+    depth = 0
+    while True:
+        logits, state = steps.step(state, tokens)
+        index, logs, proposals = pick(depth, logits)
+        ids = index if vocabulary is None else vocabulary[index]
+        sums = logs.double().clamp(max=0.0)
+        if totals is not None:
+            sums = sums + totals[..., None]
+        if closed is not None:
+            sums = sums + closed[index]
+        best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
+        totals, expanded = best[:, :width], order[:, :width]
+        yield BeamLevel(ids, logs, expanded, proposals)
+        state = state.take(expanded // index.shape[-1])
+        tokens = ids.flatten(1).gather(1, expanded)
+        depth += 1
+
+
+def tables(levels: Iterator[BeamLevel], depth: int, *, eager: bool) -> Iterable[Table]:
+    """The first `depth` levels as lists: all at once with one copy to the host, or each when it is asked for."""
+    if not eager:
+        return (
+            Table(level.tokens.tolist(), level.logs.tolist(), level.expanded.tolist(), level.proposals)
+            for level in islice(levels, depth)
+        )
+    enqueued = list(islice(levels, depth))
+    parts = [part for level in enqueued for part in level[:3]]
+    copied = torch.cat([part.flatten().double() for part in parts]).cpu()  # ids are exact in float64
+    shaped = iter(
+        [values.view(part.shape) for values, part in zip(copied.split([p.numel() for p in parts]), parts, strict=True)]
+    )
+    return [
+        Table(next(shaped).long().tolist(), next(shaped).tolist(), next(shaped).long().tolist(), level.proposals)
+        for level in enqueued
+    ]
+
+
+class Replay:
+    """One row's growth over the tables.
+
+    Attributes:
+        growth: all candidates so far.
+        probs: the proposal behind each expanded node (-1 = root), where there are proposals.
+        done: whether `grow` wants no more levels.
+    """
+
+    def __init__(self, bounds: Bounds, enders: frozenset[int]) -> None:
+        self.growth = Growth()
+        self.probs: dict[int, torch.Tensor] = {}
+        self.done = bounds.depth <= 0 or bounds.nodes <= 0
+        self._enders = enders
+        self._steps = grow(bounds, self.growth)
+        self._frontier = [-1] if self.done else next(self._steps)
+        self._branches = {-1: 0}
+        """Where the tables keep the children of each node that the search expanded."""
+
+    def receive(self, row: int, table: Table) -> None:
+        """Grow by one level, that of the given row of the table."""
+        tokens, logs, enders = table.tokens[row], table.logs[row], self._enders
+        children: list[list[tuple[int, float, bool]]] = []
+        for node in self._frontier:
+            branch = self._branches.get(node)
+            if branch is None:  # only where scores tie
+                children.append([])
+                continue
+            pairs = zip(tokens[branch], logs[branch], strict=True)
+            children.append([(token, log, token in enders) for token, log in pairs if log > -torch.inf])
+            if table.proposals is not None:
+                self.probs[node] = table.proposals[row]
+        try:
+            self._frontier = self._steps.send(children)
+        except StopIteration:
+            self.done = True
+            return
+        places = {}
+        for branch, place in enumerate(table.expanded[row]):
+            parent, child = divmod(place, len(tokens[0]))
+            places[parent, tokens[parent][child]] = branch
+        parents, names, before = self.growth.parents, self.growth.tokens, self._branches
+        found = {node: places.get((before[parents[node]], names[node])) for node in self._frontier}
+        self._branches = {node: branch for node, branch in found.items() if branch is not None}
+
+
+def replayed(
+    levels: Iterator[BeamLevel], bounds: Sequence[Bounds], enders: frozenset[int], *, eager: bool
+) -> list[Replay]:
+    """Grow the trees of all rows over the levels of their search."""
+    rows = [Replay(bound, enders) for bound in bounds]
+    depth = max((bound.depth for row, bound in zip(rows, bounds, strict=True) if not row.done), default=0)
+    for table in tables(levels, depth, eager=eager) if depth else ():
+        for i, row in enumerate(rows):
+            if not row.done:
+                row.receive(i, table)
+        if all(row.done for row in rows):
+            break
+    return rows

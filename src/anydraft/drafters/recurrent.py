@@ -1,0 +1,132 @@
+"""ReDrafter: beam search over a recurrent network that starts from the target's last hidden state (arXiv 2403.09919).
+
+Against Apple's: the tree holds the best n nodes instead of whole beams, a text that ends is not continued, scores
+carry the shared noise (so that sampling is as exact as greedy decoding), and the search never waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from anydraft.drafters.beams import Replay, replayed, search
+from anydraft.drafters.lockstep import Lockstep
+from anydraft.networks.recurrent import RecurrentNetwork
+from anydraft.row import Row
+from anydraft.target import Target
+from anydraft.tree import Bounds, DraftTree
+from anydraft.verify import Verification
+
+
+class RecurrentDrafter:
+    """Drafts with a recurrent network.
+
+    Args:
+        network: attached to the target, or it is now; its weights are folded here, so change them before.
+        target: whose hidden states are read.
+        verification: "rejection" draws from a recorded proposal instead of following the shared noise.
+        eager: enqueue all levels before looking at one; by default on GPUs, where looking means waiting.
+
+    Raises:
+        WrongTarget: the network was trained for another target.
+    """
+
+    name = "redrafter"
+    hidden: Literal["last", "all"] = "last"
+
+    def __init__(
+        self,
+        network: RecurrentNetwork,
+        target: Target,
+        *,
+        verification: Verification = "exact",
+        eager: bool | None = None,
+    ) -> None:
+        if getattr(network, "target_head", None) is None:
+            network.attach(target.model)
+        self.network = network
+        self.vocab_size = target.vocab_size
+        self.eos_token_ids = target.eos_token_ids
+        self.verification = verification
+        self.vocabulary = network.vocabulary
+        self._steps = network.fold()
+        self._device = network.embedding.device
+        self._eager = self._device.type != "cpu" if eager is None else eager
+        self._closed = self._closing()
+        self._states: dict[Row, torch.Tensor] = {}
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Nothing to read before the first hidden state."""
+
+    def read(self, row: Row, hidden: torch.Tensor) -> None:
+        """Keep the newest state, which is that of the token before the root."""
+        self._states[row] = hidden[-1].clone()
+
+    def stop(self, rows: Sequence[Row]) -> None:
+        """Forget the rows."""
+        for row in rows:
+            self._states.pop(row, None)
+
+    @torch.inference_mode()
+    def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
+        """One tree per row; empty for a row of which no hidden state is known."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, (row, bound) in enumerate(zip(rows, bounds, strict=True)):
+            if row in self._states and min(bound.depth, bound.target_depth, bound.nodes) > 0:
+                groups.setdefault((bound.width, bound.branch), []).append(i)
+        drafts = [DraftTree.EMPTY] * len(rows)
+        for places in groups.values():
+            trees = self._trees([rows[i] for i in places], [bounds[i] for i in places])
+            for i, tree in zip(places, trees, strict=True):
+                drafts[i] = tree
+        return drafts
+
+    def _trees(self, rows: list[Row], bounds: list[Bounds]) -> list[DraftTree]:
+        """Trees of rows whose bounds have one width and branch."""
+        drawn = self.verification == "rejection"
+        branch = bounds[0].branch
+        if drawn:
+            branch = 1 if bounds[0].chain_only else min(branch, max(1, bounds[0].width))
+        limits = [_drawn_bounds(bound, branch) if drawn else _bounds(bound) for bound in bounds]
+        lockstep = Lockstep(rows, branch, vocab_size=self.vocab_size, vocabulary=self.vocabulary, device=self._device)
+        levels = search(
+            self._steps,
+            torch.stack([self._states[row] for row in rows]).to(self._device),
+            torch.tensor([row.root for row in rows], device=self._device),
+            lockstep.drawn if drawn else lockstep.shared,
+            limits[0].width,
+            vocabulary=self.vocabulary,
+            closed=self._closed,
+        )
+        grown = replayed(levels, limits, self.eos_token_ids, eager=self._eager)
+        return [
+            _drawn_tree(row) if drawn else row.growth.tree(bound.nodes, bound.min_node)
+            for row, bound in zip(grown, bounds, strict=True)
+        ]
+
+    def _closing(self) -> torch.Tensor | None:
+        """(V',) -inf for tokens that end the text."""
+        enders = sorted(token for token in self.eos_token_ids if 0 <= token < self.vocab_size)
+        if not enders:
+            return None
+        closed = torch.zeros(self.vocab_size, dtype=torch.float64)
+        closed[enders] = -torch.inf
+        closed = closed.to(self._device)
+        return closed if self.vocabulary is None else closed[self.vocabulary]
+
+
+def _bounds(bound: Bounds) -> Bounds:
+    """A tree of n nodes is at most n deep."""
+    return replace(bound, depth=min(bound.depth, bound.target_depth, bound.nodes))
+
+
+def _drawn_bounds(bound: Bounds, branch: int) -> Bounds:
+    """One node expanded per level, whatever is drawn there: proposals must not depend on what came of them."""
+    return Bounds(min(bound.depth, bound.target_depth, bound.nodes // branch), 1, 1 << 30)
+
+
+def _drawn_tree(row: Replay) -> DraftTree:
+    return DraftTree(tuple(row.growth.tokens), tuple(row.growth.parents), probs=row.probs)
