@@ -21,7 +21,7 @@ from transformers import LlamaConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from anydraft.errors import OptionConflict
+from anydraft.errors import BrokenCheckpoint, OptionConflict
 from anydraft.hidden import OutputHead
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.network import DrafterNetwork, NetworkConfig
@@ -63,6 +63,10 @@ class EagleConfig(NetworkConfig):
                 "an EAGLE layer needs positive sizes, an even head_dim, and num_heads divisible by num_kv_heads; got "
                 f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}, head_dim={self.head_dim}, "
                 f"intermediate_size={self.intermediate_size}"
+            )
+        if self.vocabulary_size is not None and not 0 < self.vocabulary_size <= self.target.vocab_size:
+            raise OptionConflict(
+                f"vocabulary_size={self.vocabulary_size}: give 1 to {self.target.vocab_size}, the target's vocabulary"
             )
 
     @classmethod
@@ -134,14 +138,18 @@ class EagleNetwork(DrafterNetwork):
         Raises:
             WrongTarget: the network was trained for another target.
             UnsupportedModel: its logits are not those of its head.
+            BrokenCheckpoint: the reduced vocabulary has ids that the target has not.
         """
         super().attach(model, any_target=any_target)
         output = OutputHead(model)
-        whole, rows = self.vocabulary is None, self.vocabulary
-        head = self.target_head if whole or rows is None else self.target_head[rows.to(self.target_head.device)]
-        bias = output.bias if whole or rows is None or output.bias is None else output.bias[rows.to(head.device)]
+        head, bias = self.target_head, None if output.bias is None else output.bias.detach()
+        if self.vocabulary is not None:
+            if int(self.vocabulary.max()) >= len(head):
+                raise BrokenCheckpoint(f"the drafter's vocabulary has ids outside the target's {len(head)} tokens")
+            rows = self.vocabulary.to(head.device)
+            head, bias = head[rows], None if bias is None else bias[rows]
         object.__setattr__(self, "head", head)
-        object.__setattr__(self, "bias", None if bias is None else bias.detach())
+        object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "scale", output.scale)
         object.__setattr__(self, "cap", output.cap)
         return self
