@@ -80,7 +80,7 @@ class MedusaNetwork(DrafterNetwork):
             raise OptionConflict(f"a vocabulary of {len(vocabulary)} ids was given, and vocabulary_size={size}")
         if vocabulary is None and size is not None:
             vocabulary = torch.arange(size)
-        self.register_buffer("vocabulary", vocabulary)
+        self.register_buffer("vocabulary", None if vocabulary is None else vocabulary.clone())
         self._check_vocabulary()
         rows = config.target.vocab_size if size is None else size
         self.heads = torch.nn.ModuleList(_Head(config.target.hidden_size, rows) for _ in range(config.num_heads))
@@ -204,8 +204,12 @@ class MedusaNetwork(DrafterNetwork):
 
     def _check_vocabulary(self) -> None:
         ids, size = self.vocabulary, self.config.target.vocab_size
-        if ids is not None and (ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= size):
+        if ids is None:
+            return
+        if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= size:
             raise BrokenCheckpoint(f"the reduced vocabulary holds ids outside the target's vocabulary of {size}")
+        if len(set(ids.tolist())) < len(ids):
+            raise BrokenCheckpoint("the reduced vocabulary holds an id twice")
 
 
 class _Head(torch.nn.Module):
