@@ -17,6 +17,7 @@ from anydraft.cli.demo import demo
 from anydraft.cli.distill import distill
 from anydraft.cli.generate import generate
 from anydraft.cli.inspect import inspect
+from anydraft.cli.train import train
 from anydraft.cli.verify import verify
 from anydraft.errors import AnydraftError
 
@@ -61,7 +62,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, chat, inspect, verify, demo, distill):
+for command in (generate, chat, inspect, verify, demo, distill, train):
     app.command()(command)
 
 

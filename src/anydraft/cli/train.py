@@ -1,0 +1,193 @@
+"""`anydraft train`: a drafter for a target, from the target's own answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anydraft.cli import options as opt
+from anydraft.cli.generate import print_json
+from anydraft.cli.loading import resolve, status, stderr, warm_up
+
+if TYPE_CHECKING:
+    from anydraft.training.trainer import Progress as State
+
+LENGTH = "How long"
+LEARNING = "Learning"
+DATA = "Data"
+
+
+class Kind(StrEnum):
+    """What can be trained."""
+
+    redrafter = "redrafter"
+    medusa = "medusa"
+    eagle = "eagle"
+
+
+def train(
+    kind: Annotated[Kind, typer.Argument(help="What to train.")],
+    target: opt.Target,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder written by `anydraft distill`, or raw:PATH for raw text (a file or folder).",
+            rich_help_panel=DATA,
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder for the trained drafter.", rich_help_panel=opt.OUTPUT)],
+    arch: Annotated[
+        str | None,
+        typer.Option(help="For redrafter: 'lean' (default), or 'redrafter', Apple's.", rich_help_panel=LEARNING),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="'kl': the target's distribution; 'ce': its tokens alone.", rich_help_panel=LEARNING)
+    ] = "kl",
+    depth: Annotated[
+        int | None,
+        typer.Option(help="Deepest prediction taught (Medusa: heads). Default: 6.", rich_help_panel=LEARNING),
+    ] = None,
+    depth_decay: Annotated[
+        float, typer.Option(help="Weight of a depth relative to the one before.", rich_help_panel=LEARNING)
+    ] = 0.9,
+    rows_per_depth: Annotated[
+        float, typer.Option(help="Share of the positions each loss is taken over.", rich_help_panel=LEARNING)
+    ] = 1.0,
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(help="Draft only so many of the answers' most frequent tokens.", rich_help_panel=LEARNING),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="By the clock.", rich_help_panel=LENGTH)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", rich_help_panel=LENGTH)] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the weights.", rich_help_panel=LENGTH)] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many estimates without a better one.", rich_help_panel=LENGTH)
+    ] = None,
+    evaluations: Annotated[int, typer.Option(help="Estimates over the run.", rich_help_panel=LENGTH)] = 20,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch.", rich_help_panel=DATA)] = 4096,
+    accumulate: Annotated[int, typer.Option(help="Batches of an update.", rich_help_panel=DATA)] = 1,
+    held_out: Annotated[float, typer.Option(help="Share of prompts for the estimate.", rich_help_panel=DATA)] = 0.02,
+    cache_features: Annotated[
+        bool,
+        typer.Option(
+            "--cache-features", help="Keep the target's hidden states on disk, beside the data.", rich_help_panel=DATA
+        ),
+    ] = False,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.", rich_help_panel=LEARNING)] = 1e-3,
+    warmup: Annotated[int, typer.Option(help="Updates until it is reached.", rich_help_panel=LEARNING)] = 30,
+    optimizer: Annotated[str, typer.Option(help="'adamw' or 'muon'.", rich_help_panel=LEARNING)] = "adamw",
+    seed: Annotated[int, typer.Option(help="Of order, weights and noise.", rich_help_panel=LEARNING)] = 0,
+    precision: Annotated[str, typer.Option(help="'bf16' or 'fp32'.", rich_help_panel=LEARNING)] = "bf16",
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Between two checkpoints.", rich_help_panel=opt.OUTPUT)
+    ] = 5.0,
+    log: Annotated[str, typer.Option(help="'jsonl' or 'tensorboard'.", rich_help_panel=opt.OUTPUT)] = "jsonl",
+    dtype: opt.Dtype = None,
+    device: opt.Device = None,
+    threads: opt.Threads = None,
+    trust_remote_code: opt.TrustRemoteCode = False,
+    json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Train a drafter for a target. Run the same command again after an interruption: it goes on."""
+    from anydraft.errors import OptionConflict
+
+    if arch is not None and kind != Kind.redrafter:
+        raise OptionConflict(f"--arch belongs to redrafter; leave it out for {kind.value}")
+    if kind == Kind.eagle and depth not in (None, 1):
+        raise OptionConflict("EAGLE is taught one step and drafts deeper by itself; leave out --depth")
+    warm_up()
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as problem:
+        raise OptionConflict("training needs accelerate: pip install 'anydraft[train]'") from problem
+    import torch
+    import transformers
+
+    from anydraft.loading import load_model, load_tokenizer
+    from anydraft.training.settings import Settings
+    from anydraft.training.train import train as run
+
+    settings = Settings(
+        objective=objective,  # type: ignore[arg-type]
+        depth=depth if depth is not None else 1 if kind == Kind.eagle else 6,
+        depth_decay=depth_decay,
+        rows_per_depth=rows_per_depth,
+        minutes=minutes,
+        steps=steps,
+        epochs=epochs,
+        batch_tokens=batch_tokens,
+        accumulate=accumulate,
+        lr=lr,
+        warmup=warmup,
+        optimizer=optimizer,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        held_out=held_out,
+        evaluations=evaluations,
+        patience=patience,
+        cache_features=cache_features,
+        seed=seed,
+    )
+    transformers.utils.logging.disable_progress_bar()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    name, _ = resolve(target, "none")
+    with status(f"loading {target}"):
+        model = load_model(name, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(name, trust_remote_code)
+    console = stderr()
+    with _Bar() as bar:
+        done = run(
+            kind.value,
+            model,
+            tokenizer,
+            data,
+            out,
+            settings,
+            vocabulary=vocabulary,
+            checkpoint_minutes=checkpoint_minutes,
+            log=log,  # type: ignore[arg-type]
+            listener=bar,
+            announce=console.print,
+            **({} if arch is None else {"arch": arch}),
+        )
+    if json:
+        print_json(done)
+        return
+    found = done["estimate"]
+    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated" if found else ""
+    console.print(f"{out}: {done['step']} steps, {done['tokens']:,} tokens, {done['seconds'] / 60:.1f} minutes{said}")
+
+
+class _Bar:
+    """Progress, loss and the newest estimate while a training runs."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=stderr(),
+            transient=True,
+        )
+        self.task = self.progress.add_task("reading the data", total=None)
+
+    def __enter__(self) -> _Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self.progress.stop()
+
+    def __call__(self, progress: State, share: float, speed: float) -> None:
+        """After every step."""
+        found = progress.estimate
+        said = f"  {found['tokens_per_pass']:.2f} tokens/pass" if found else ""
+        words = f"step {progress.step}  loss {progress.loss:.3f}  {speed:,.0f} tokens/s{said}"
+        self.progress.update(self.task, description=words, total=1.0, completed=share)

@@ -1,0 +1,65 @@
+"""A fresh network of a kind for a target, from options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from anydraft.errors import OptionConflict
+from anydraft.networks.eagle import EagleConfig, EagleNetwork
+from anydraft.networks.identity import TargetIdentity
+from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
+from anydraft.networks.network import DrafterNetwork
+from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
+from anydraft.training.batches import Dataset
+
+KINDS = ("redrafter", "medusa", "eagle")
+OWN_OPTIONS = {"redrafter": ("arch", "depth"), "medusa": ("depth",), "eagle": ()}
+"""Which options mean something to a kind, besides those of all."""
+
+
+def new_network(
+    kind: str, model: PreTrainedModel, dataset: Dataset, *, vocabulary: int | None, depth: int, seed: int, **sizes: Any
+) -> DrafterNetwork:
+    """A network with initial weights in float32, attached to its target.
+
+    Args:
+        kind: one of KINDS.
+        model: the target.
+        dataset: its answers decide which tokens are frequent.
+        vocabulary: how many of them the network drafts; None for all.
+        depth: Medusa's number of heads.
+        seed: of the weights.
+        sizes: further fields of the network's config.
+
+    Raises:
+        OptionConflict: an unknown kind, or an option out of range or without effect.
+    """
+    if kind not in KINDS:
+        raise OptionConflict(f"a drafter that can be trained is one of {', '.join(KINDS)}; got {kind!r}")
+    target = TargetIdentity.of(model)
+    ids: torch.Tensor | None = None
+    if vocabulary is not None:
+        if not 1 <= vocabulary <= target.vocab_size:
+            raise OptionConflict(
+                f"vocabulary must be in 1..{target.vocab_size} (the target's own), got {vocabulary}; leave it out for "
+                "all of it"
+            )
+        if sizes.get("arch") == "redrafter":
+            raise OptionConflict("--vocabulary belongs to --arch lean: Apple's form has a row for every token")
+        ids = torch.from_numpy(dataset.most_frequent(vocabulary, target.vocab_size))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: DrafterNetwork
+        if kind == "redrafter":
+            network = RecurrentNetwork(RecurrentConfig(target=target, vocabulary_size=vocabulary, **sizes), ids)
+            network.float().attach(model)
+        elif kind == "medusa":
+            network = MedusaNetwork(MedusaConfig(target=target, num_heads=depth, vocabulary_size=vocabulary), ids)
+            network.float().initialise(model)
+        else:
+            network = EagleNetwork(EagleConfig.for_model(model, vocabulary_size=vocabulary, **sizes), ids)
+            network.float().attach(model)
+    return network.to(model.get_output_embeddings().weight.device).train()

@@ -1,0 +1,164 @@
+"""`train`: a target and data in, a trained drafter in a folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from anydraft.errors import OptionConflict, WrongTarget
+from anydraft.networks.identity import TargetIdentity
+from anydraft.networks.medusa import MedusaNetwork
+from anydraft.text.token_bytes import TokenBytes
+from anydraft.training.batches import Dataset
+from anydraft.training.checkpoint import Checkpoints
+from anydraft.training.corpus import Corpus
+from anydraft.training.factory import new_network
+from anydraft.training.features import Cached, Computed
+from anydraft.training.log import Format, open_log
+from anydraft.training.settings import Settings
+from anydraft.training.trainer import Listener, Trainer
+
+RAW = "raw:"
+Done = dict[str, Any]
+
+
+def train(
+    kind: str,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    data: str | Path,
+    out: str | Path,
+    settings: Settings,
+    *,
+    vocabulary: int | None = None,
+    checkpoint_minutes: float = 5.0,
+    log: Format = "jsonl",
+    listener: Listener | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+    **sizes: Any,
+) -> Done:
+    """Train a drafter, or go on with a training that was interrupted.
+
+    Args:
+        kind: "redrafter", "medusa" or "eagle".
+        model: the target; its weights are not changed.
+        tokenizer: the target's.
+        data: a folder of `anydraft distill`, or "raw:PATH" for raw text.
+        out: config.json, model.safetensors, training.json and the log go here, checkpoints below.
+        settings: how.
+        vocabulary: draft only so many of the most frequent tokens; None for all.
+        checkpoint_minutes: between two checkpoints.
+        log: "jsonl" or "tensorboard".
+        listener: told after every step.
+        announce: told what will take disk space, and what goes on.
+        sizes: further fields of the network's config.
+
+    Returns:
+        The content of training.json.
+
+    Raises:
+        OptionConflict: options that contradict each other, data without sequences, or a folder of another training.
+        TokenizerMismatch, WrongTarget: data of another target.
+        OSError: the disk is full; the newest checkpoint is intact.
+    """
+    out = Path(out)
+    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    if accelerator.num_processes > 1 and model.device != accelerator.device:
+        model = model.to(accelerator.device)
+    model.requires_grad_(False)
+    corpus = open_corpus(data, model, tokenizer)
+    target = Computed(model)
+    longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+    dataset = Dataset.of(corpus, vocab_size=target.identity.vocab_size, longest=min(longest, 1 << 30))
+    network = new_network(
+        kind, model, dataset, vocabulary=vocabulary, depth=settings.depth, seed=settings.seed, **sizes
+    )
+    run = {
+        **settings.to_dict(),
+        "kind": kind,
+        "network": network.config.to_dict(),
+        "data": dataset.digest,
+        "processes": accelerator.num_processes,
+        "target_dtype": str(model.dtype).removeprefix("torch."),
+    }
+    checkpoints = Checkpoints(out, run)
+    done = checkpoints.finished()
+    if done is not None:
+        announce(f"{out} holds this training already, finished")
+        return done
+    features: Computed | Cached = target
+    if settings.cache_features:
+        folder = out / "features" if str(data).startswith(RAW) else Path(data) / "features"
+        with accelerator.main_process_first():
+            features = Cached(
+                target,
+                dataset,
+                folder,
+                batch_tokens=settings.batch_tokens,
+                announce=announce,
+                write=accelerator.is_main_process,
+            )
+    trainer = Trainer(
+        network,
+        target,
+        dataset,
+        settings,
+        checkpoints=checkpoints,
+        accelerator=accelerator,
+        features=features,
+        checkpoint_minutes=checkpoint_minutes,
+        listener=listener,
+    )
+    if trainer.progress.step:
+        announce(f"goes on at step {trainer.progress.step}")
+    if accelerator.is_main_process:
+        trainer.log = open_log(log, out, trainer.progress.step)
+    try:
+        progress = trainer.run()
+    except KeyboardInterrupt:
+        trainer.save()
+        raise
+    finally:
+        if trainer.log is not None:
+            trainer.log.close()
+    if isinstance(network, MedusaNetwork) and settings.held_out:
+        network.calibrate(trainer.held_out(), target.head)
+    note: Done = {
+        **{name: value for name, value in dataclasses.asdict(progress).items() if name not in ("epoch", "place")},
+        "provenance": corpus.provenance,
+    }
+    if accelerator.is_main_process:
+        network.save_pretrained(out)
+        checkpoints.finish(note)
+    accelerator.wait_for_everyone()
+    return note
+
+
+def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any) -> Corpus:
+    """The data, checked against the target.
+
+    Raises:
+        OptionConflict: no such data, or none that can be read.
+        TokenizerMismatch, WrongTarget: it was made with another target.
+    """
+    if str(data).startswith(RAW):
+        if tokenizer is None:
+            raise OptionConflict("raw text needs the target's tokenizer; give a target that comes with one")
+        return Corpus.from_texts(str(data).removeprefix(RAW), tokenizer)
+    corpus = Corpus.open(data, TokenBytes.of(tokenizer).digest if tokenizer is not None else None)
+    theirs = corpus.provenance.get("target")
+    if isinstance(theirs, dict):
+        made, mine = TargetIdentity.from_dict(theirs), TargetIdentity.of(model)
+        sizes = (made.hidden_size, made.vocab_size) == (mine.hidden_size, mine.vocab_size)
+        prints = None in (made.fingerprint, mine.fingerprint) or made.fingerprint == mine.fingerprint
+        if not (sizes and prints):
+            raise WrongTarget(
+                f"the data in {data} are answers of {made.name!r}, and the target is {mine.name!r} with other weights; "
+                "a drafter learns its own target's answers: give that target, or distil again with this one"
+            )
+    return corpus

@@ -1,0 +1,304 @@
+"""The loop that trains a drafter's network against its frozen target.
+
+A step is a function of what came before and of (seed, step) alone: batches come from a place in a fixed order, and all
+random numbers of a step are seeded by its number. A checkpoint therefore holds weights, optimizer, step, place and
+what early stop knows, and a run that was killed ends with the same weights as one that was not (on one machine, where
+the arithmetic is the same; with minutes the schedule follows the clock). Several processes (accelerate) read different
+batches; their gradients are summed and divided by the number of rows of all, which is what one process would do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from anydraft.networks.network import DrafterNetwork
+from anydraft.networks.packed import Packed
+from anydraft.training.batches import Dataset, Ints, Order, cut, pack
+from anydraft.training.checkpoint import Checkpoints
+from anydraft.training.estimate import Estimate, Tally, count
+from anydraft.training.features import Computed, Features
+from anydraft.training.log import Log
+from anydraft.training.objectives import Objective, Teacher
+from anydraft.training.optimizers import Optimizers
+from anydraft.training.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT_TOKENS = 16384
+"""Read at most for one estimate: its standard error is then below 0.5 % of an acceptance."""
+SMOOTHING = 0.95
+READS_CONTEXT = ("eagle",)
+"""Kinds whose rows look at earlier ones; the others are spared the prompts."""
+
+
+@dataclass
+class Progress:
+    """Where a training is; saved with it.
+
+    Attributes:
+        step: steps done.
+        epoch, place: the next batch.
+        tokens: tokens of answers learned from, over all processes.
+        seconds: spent, over all sittings.
+        loss: running mean per row.
+        best: tokens per pass of the best estimate.
+        waited: estimates since the best one.
+        evaluated: estimates made.
+        estimate: the newest one.
+        stopped: by early stop.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    place: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+    best: float | None = None
+    waited: int = 0
+    evaluated: int = 0
+    estimate: dict[str, Any] | None = None
+    stopped: bool = False
+
+
+class Listener(Protocol):
+    """Is told how it goes (a progress bar)."""
+
+    def __call__(self, progress: Progress, share: float, speed: float) -> None:
+        """After every step: share of the run that is done, tokens per second of this sitting."""
+
+
+class Trainer:
+    """A training, ready to run.
+
+    Args:
+        network: attached to the target, weights in float32.
+        target: the frozen target.
+        dataset: sequences.
+        settings: how.
+        checkpoints: where the state is kept.
+        log: takes records.
+        accelerator: device and processes.
+        features: where hidden states come from; by default from the target as needed.
+        checkpoint_minutes: between two checkpoints.
+        listener: told after every step.
+    """
+
+    def __init__(
+        self,
+        network: DrafterNetwork,
+        target: Computed,
+        dataset: Dataset,
+        settings: Settings,
+        *,
+        checkpoints: Checkpoints | None = None,
+        log: Log | None = None,
+        accelerator: Accelerator | None = None,
+        features: Features | None = None,
+        checkpoint_minutes: float = 5.0,
+        listener: Listener | None = None,
+    ) -> None:
+        self.network, self.target, self.dataset, self.settings = network, target, dataset, settings
+        self.checkpoints, self.log, self.listener = checkpoints, log, listener
+        self.accelerator = accelerator if accelerator is not None else Accelerator(cpu=target.device.type == "cpu")
+        self.features: Features = features if features is not None else target
+        self.checkpoint_minutes = checkpoint_minutes
+        self.device = target.device
+        self.half = settings.precision == "bf16"
+        dtype = torch.bfloat16 if self.half else torch.float32
+        self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_per_depth, dtype)
+        self.teacher = Teacher(target.head, network.vocabulary)
+        train, held = dataset.split(settings.held_out)
+        self.order = Order(dataset, train, settings.batch_tokens, settings.seed)
+        self.held = first_tokens(dataset, held, HELD_OUT_TOKENS, settings.batch_tokens)
+        self.optimizers = Optimizers(network, settings)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.steps = settings.steps
+        if settings.epochs is not None:
+            per_step = settings.accumulate * self.accelerator.num_processes
+            self.steps = -(-self.order.total(settings.epochs) // per_step)
+        self._restore()
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        if self.steps is not None:
+            return self.progress.step / self.steps
+        return self.progress.seconds / (60 * (self.settings.minutes or 1.0))
+
+    def run(self) -> Progress:
+        """Train to the end; the network then has the weights of the best estimate (of the end, without estimates).
+
+        Raises:
+            OSError: a checkpoint could not be written; the one before is intact.
+        """
+        state = self.progress
+        began, saved = time.monotonic(), time.monotonic()
+        before, tokens = state.seconds, state.tokens
+        batches = self._batches()
+        self.network.train()
+        while self.share < 1 and not state.stopped:
+            loss, rate = self._step(batches)
+            state.seconds = self._agreed(before + time.monotonic() - began)
+            state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
+            speed = (state.tokens - tokens) / max(state.seconds - before, 1e-9)
+            self._write(
+                {
+                    "step": state.step,
+                    "loss": loss,
+                    "lr": rate,
+                    "tokens": state.tokens,
+                    "seconds": round(state.seconds, 3),
+                }
+            )
+            due = int(min(1.0, self.share) * self.settings.evaluations)
+            if due > state.evaluated:
+                state.evaluated = due
+                self._evaluate()
+            if self.listener is not None:
+                self.listener(state, min(1.0, self.share), speed)
+            if time.monotonic() - saved > 60 * self.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.eval()
+        return state
+
+    def held_out(self) -> Iterator[Packed]:
+        """The held-out sequences of this process."""
+        for indices in self.held[self.accelerator.process_index :: self.accelerator.num_processes]:
+            yield self._packed(indices)
+
+    def estimate(self) -> Estimate | None:
+        """Of the weights as they are, on held-out sequences; None where none are held out."""
+        tally = Tally(self.settings.depth, self.device)
+        self.network.eval()
+        with self._autocast():
+            count(self.network, self._held_rows(), self.target.head, self.settings.depth, tally)
+        self.network.train()
+        return tally.estimate(lambda sums: self.accelerator.reduce(sums, "sum"))
+
+    def save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it could not be written; the one before is intact.
+        """
+        if self.checkpoints is None or not self.accelerator.is_main_process:
+            return
+        self.checkpoints.save(
+            {
+                "network": self.network.state_dict(),
+                "optimizers": self.optimizers.state_dict(),
+                "progress": asdict(self.progress),
+                "best": self.best,
+            }
+        )
+
+    def _restore(self) -> None:
+        state = None if self.checkpoints is None else self.checkpoints.load(self.device)
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.progress, self.best = Progress(**state["progress"]), state["best"]
+        logger.info("goes on at step %d", self.progress.step)
+
+    def _step(self, batches: Iterator[tuple[Ints, int, int]]) -> tuple[float, float]:
+        """One step of the optimizer; mean loss per row, and the learning rate."""
+        settings, state, processes = self.settings, self.progress, self.accelerator.num_processes
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        with self._seeded(state.step):
+            for number in range(settings.accumulate * processes):
+                indices, state.epoch, state.place = next(batches)
+                if number % processes != self.accelerator.process_index:
+                    continue
+                batch = self._packed(indices)
+                with self._autocast():
+                    levels = list(self.network.levels(batch, settings.depth))
+                loss = self.objective(levels, batch, self.teacher)
+                self.accelerator.backward(loss.total)
+                tokens = batch.answers.sum()
+                totals += torch.stack([loss.total.detach().double(), loss.weight.double(), tokens.double()])
+        totals = self.accelerator.reduce(totals, "sum")
+        total, weight, tokens = totals.tolist()
+        weights = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        for parameter in weights:
+            assert parameter.grad is not None
+            parameter.grad = self.accelerator.reduce(parameter.grad, "sum").div_(max(weight, 1.0))
+        torch.nn.utils.clip_grad_norm_(weights, settings.clip)
+        rate = settings.rate(state.step, self.share)
+        self.optimizers.step(rate)
+        state.step += 1
+        state.tokens += int(tokens)
+        return total / max(weight, 1.0), rate
+
+    def _evaluate(self) -> None:
+        """Estimate; keep the weights if they are the best so far, or lose patience."""
+        found, state, settings = self.estimate(), self.progress, self.settings
+        if found is None:
+            return
+        state.estimate = asdict(found)
+        self._write({"step": state.step, **state.estimate})
+        if state.best is None or found.tokens_per_pass > state.best:
+            state.best, state.waited = found.tokens_per_pass, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        else:
+            state.waited += 1
+            state.stopped = settings.patience is not None and state.waited >= settings.patience
+
+    def _batches(self) -> Iterator[tuple[Ints, int, int]]:
+        return self.order.walk(self.progress.epoch, self.progress.place)
+
+    def _packed(self, indices: Ints) -> Packed:
+        depth = None if self.network.kind in READS_CONTEXT else self.settings.depth
+        return pack(self.dataset, indices, self.features.of(self.dataset, indices), depth=depth, device=self.device)
+
+    def _held_rows(self) -> Iterator[tuple[Packed, Tensor]]:
+        for indices, batch in zip(
+            self.held[self.accelerator.process_index :: self.accelerator.num_processes], self.held_out(), strict=True
+        ):
+            greedy = torch.from_numpy(self.dataset.temperatures[indices] == 0).to(self.device)
+            yield batch, greedy[batch.documents]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    @contextlib.contextmanager
+    def _seeded(self, step: int) -> Iterator[None]:
+        """Random numbers that depend on seed, step and process; the caller's own are left as they were."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            words = np.random.SeedSequence([self.settings.seed, step, self.accelerator.process_index])
+            torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+            yield
+
+    def _agreed(self, seconds: float) -> float:
+        """The main process's clock: all must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return seconds
+        mine = seconds if self.accelerator.is_main_process else 0.0
+        return float(self.accelerator.reduce(torch.tensor(mine, device=self.device), "sum"))
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.log is not None and self.accelerator.is_main_process:
+            self.log.write(record)
+
+
+def first_tokens(dataset: Dataset, indices: Ints, most: int, batch_tokens: int) -> list[Ints]:
+    """Batches of the first sequences, up to so many tokens, of similar length."""
+    lengths = dataset.lengths[indices]
+    taken = indices[: max(1, int(np.searchsorted(np.cumsum(lengths), most)))]
+    return cut(taken[np.argsort(dataset.lengths[taken], kind="stable")], dataset.lengths, batch_tokens)
