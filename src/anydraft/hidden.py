@@ -30,8 +30,9 @@ class LastHidden:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        body = model.base_model
-        if body is model:
+        # Not base_model: OPT's head reads the decoder inside of it, and never runs the body as a whole.
+        body = model.get_decoder()
+        if body is None or body is model:
             raise UnsupportedModel(
                 f"{type(model).__name__} has no body apart from its head, so that its hidden states cannot be read; "
                 "use an assistant or drafter='lookup'"
