@@ -13,9 +13,12 @@ from anydraft.decoder import Decoder
 from anydraft.drafters.assistant import AssistantDrafter
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.protocol import Drafter
+from anydraft.drafters.trained import trained_drafter
 from anydraft.drafters.universal import UniversalDrafter
 from anydraft.errors import OptionConflict, TokenizerMismatch, UnsupportedModel
 from anydraft.lm import LanguageModel
+from anydraft.networks.network import DrafterNetwork
+from anydraft.networks.registry import load_network, network_class
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.target import Target
 from anydraft.text.token_bytes import TokenBytes
@@ -41,6 +44,7 @@ def load(
     verification: Verification = "exact",
     draft_tokens: int | None = None,
     pacing: Pacing | None = None,
+    any_target: bool = False,
     trust_remote_code: bool = False,
 ) -> Decoder:
     """Make a decoder.
@@ -49,7 +53,8 @@ def load(
         target: hub name, path or loaded causal language model.
         drafter: None (plain decoding), "lookup", "auto", "assistant", "universal", a `Drafter`, or the name,
             path or model of an assistant (short for drafter="auto", assistant=...). "auto" picks "assistant" or
-            "universal" by comparing the tokenizers' byte maps, and "lookup" when no assistant is given.
+            "universal" by comparing the tokenizers' byte maps, and "lookup" when no assistant is given. The name, path
+            or loaded network of a trained drafter (ReDrafter, Medusa, EAGLE) is told by its config.
         assistant: the assistant's name, path or model.
         tokenizer, assistant_tokenizer: needed beside loaded models, unless both share one.
         dtype, device: for models loaded here (default: the checkpoint's dtype, on GPU if there is one).
@@ -57,10 +62,11 @@ def load(
         verification: "exact" or "rejection" (see `Decoder`).
         draft_tokens: fixed draft length, in the drafter's tokens; default: adaptive.
         pacing: another rule for the draft length.
+        any_target: let a trained drafter serve another target of the same sizes (a fine-tune of its own).
         trust_remote_code: passed on to transformers.
 
     Raises:
-        UnsupportedModel, TokenizerMismatch, OptionConflict: see the message.
+        UnsupportedModel, TokenizerMismatch, OptionConflict, WrongTarget, BrokenCheckpoint: see the message.
     """
     if draft_tokens is not None and (not isinstance(draft_tokens, int) or draft_tokens < 1):
         raise OptionConflict(
@@ -71,7 +77,10 @@ def load(
     if verification not in ("exact", "rejection"):
         raise OptionConflict(f"verification is 'exact' or 'rejection', got {verification!r}")
     kind: str | None = None
-    if isinstance(drafter, str) and drafter in KINDS:
+    network = _network(drafter if assistant is None else assistant)
+    if network is not None:
+        kind, assistant = "trained", None
+    elif isinstance(drafter, str) and drafter in KINDS:
         kind = drafter
     elif isinstance(drafter, str | os.PathLike | PreTrainedModel):
         if assistant is not None:
@@ -90,7 +99,9 @@ def load(
         raise OptionConflict(f"drafter={kind!r} needs an assistant model; pass assistant=")
     if kind in (None, "lookup") and assistant is not None:
         raise OptionConflict(f"drafter={drafter!r} uses no assistant; leave assistant= out or choose drafter='auto'")
-    if kind is not None and assistant is None and verification == "rejection":
+    if any_target and network is None:
+        raise OptionConflict("any_target=True concerns trained drafters only; leave it out")
+    if kind not in (None, "trained") and assistant is None and verification == "rejection":
         raise OptionConflict("lookup drafts have no probabilities to reject with; use verification='exact'")
     model = load_model(target, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     tokenizer = tokenizer if tokenizer is not None else load_tokenizer(target, trust_remote_code)
@@ -98,6 +109,8 @@ def load(
     made: Drafter | None
     if kind is None:
         made = drafter
+    elif network is not None:
+        made = trained_drafter(decoder_target, network, verification=verification, any_target=any_target)
     elif assistant is None:
         if kind == "auto":
             logger.info("no assistant was given: drafting by lookup")
@@ -116,6 +129,15 @@ def load(
     if pacing is None:
         pacing = Steady() if draft_tokens is None else Fixed(Bounds(draft_tokens, 1, draft_tokens, branch=1))
     return Decoder(decoder_target, made, pacing=pacing, verification=verification)
+
+
+def _network(name: Any) -> DrafterNetwork | None:
+    """The trained network that was given, loaded or by name; None when something else was."""
+    if isinstance(name, DrafterNetwork):
+        return name
+    if isinstance(name, os.PathLike) or (isinstance(name, str) and name not in KINDS):
+        return load_network(name) if network_class(name) is not None else None
+    return None
 
 
 def model_drafter(

@@ -1,0 +1,31 @@
+"""From a trained network to a drafter: which class decodes with which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from anydraft.drafters.eagle import EagleDrafter
+from anydraft.drafters.medusa import MedusaDrafter
+from anydraft.drafters.protocol import Drafter
+from anydraft.drafters.recurrent import RecurrentDrafter
+from anydraft.networks.network import DrafterNetwork
+from anydraft.target import Target
+from anydraft.verify import Verification
+
+DRAFTERS: dict[str, Callable[..., Drafter]] = {
+    "redrafter": RecurrentDrafter,
+    "medusa": MedusaDrafter,
+    "eagle": EagleDrafter,
+}
+
+
+def trained_drafter(
+    target: Target, network: DrafterNetwork, *, verification: Verification = "exact", any_target: bool = False
+) -> Drafter:
+    """A drafter that decodes with a trained network, which is moved to the target's device and precision.
+
+    Raises:
+        WrongTarget: the network belongs to another target.
+    """
+    network.attach(target.model, any_target=any_target)
+    return DRAFTERS[network.kind](network.to(target.device, target.dtype).eval(), target, verification=verification)
