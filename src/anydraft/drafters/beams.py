@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from anydraft.networks.state import Steps
-from anydraft.tree import Bounds, Growth, grow
+from anydraft.tree import Bounds, Children, Growth, grow
 
 Pick = Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]
 """Children of all branches: (depth of the branches, logits (B, W, V')) to indices and log scores (B, W, k), best first,
@@ -73,12 +73,12 @@ def search(
     while True:
         logits, state = steps.step(state, tokens)
         index, logs, proposals = pick(depth, logits)
-        ids = index if vocabulary is None else vocabulary[index]
+        ids = index if vocabulary is None else vocabulary.take(index)
         sums = logs.double().clamp(max=0.0)
         if totals is not None:
             sums = sums + totals[..., None]
         if closed is not None:
-            sums = sums + closed[index]
+            sums = sums + closed.take(index)
         best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
         totals, expanded = best[:, :width], order[:, :width]
         yield BeamLevel(ids, logs, expanded, proposals)
@@ -97,9 +97,8 @@ def tables(levels: Iterator[BeamLevel], depth: int, *, eager: bool) -> Iterable[
     enqueued = list(islice(levels, depth))
     parts = [part for level in enqueued for part in level[:3]]
     copied = torch.cat([part.flatten().double() for part in parts]).cpu()  # ids are exact in float64
-    shaped = iter(
-        [values.view(part.shape) for values, part in zip(copied.split([p.numel() for p in parts]), parts, strict=True)]
-    )
+    pieces = torch.split(copied, [part.numel() for part in parts])
+    shaped = iter([piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)])
     return [
         Table(next(shaped).long().tolist(), next(shaped).tolist(), next(shaped).long().tolist(), level.proposals)
         for level in enqueued
@@ -128,7 +127,7 @@ class Replay:
     def receive(self, row: int, table: Table) -> None:
         """Grow by one level, that of the given row of the table."""
         tokens, logs, enders = table.tokens[row], table.logs[row], self._enders
-        children: list[list[tuple[int, float, bool]]] = []
+        children: list[Children] = []
         for node in self._frontier:
             branch = self._branches.get(node)
             if branch is None:  # only where scores tie

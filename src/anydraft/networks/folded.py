@@ -9,9 +9,12 @@ and at most 154 MB.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from anydraft.networks.lean import LeanBody
@@ -32,11 +35,15 @@ class FoldedLean:
         body = network.body
         if not isinstance(body, LeanBody):
             raise TypeError("only a lean network folds")
-        self.body = body
+        self.body = copy.deepcopy(body)
+        for module in self.body.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data = laid_out(module.weight.data)
         dtype = body.scale.dtype
-        self.table = torch.cat([body.tokens(rows) for rows in network.embedding.split(CHUNK)])
+        self.table = torch.cat([body.tokens(rows) for rows in _chunks(network.embedding)])
         projection = body.out.weight.float() * body.scale.float()
-        self.head = torch.cat([(rows.float() @ projection).to(dtype) for rows in network.head.split(CHUNK)])
+        head = torch.cat([(rows.float() @ projection).to(dtype) for rows in _chunks(network.head)])
+        self.head = laid_out(head)
 
     def start(self, hidden: torch.Tensor) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
@@ -46,3 +53,12 @@ class FoldedLean:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
         y, state = self.body.narrow(state, F.embedding(tokens, self.table))
         return F.linear(y, self.head), state
+
+
+def laid_out(weight: torch.Tensor) -> torch.Tensor:
+    """The same matrix by columns in float32: a product with a few rows then takes about half the time on a CPU."""
+    return weight.t().contiguous().t() if weight.dtype == torch.float32 else weight
+
+
+def _chunks(rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
