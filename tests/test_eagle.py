@@ -71,13 +71,13 @@ def generate(decoder: Decoder, prompts: Any = RAGGED, **options: Any) -> list[Ge
 def trained(arch: str) -> EagleNetwork:
     """Taught a few answers of its target by heart, so that drafts are kept, and rejected in their middle."""
     plain = tiny.decoder(arch)
-    answers = [r.tokens for options in SETTINGS for r in generate(plain, max_new_tokens=40, **options)]
+    answers = [r.tokens for options in SETTINGS for r in generate(plain, **options)]
     batch = packed(arch, RAGGED * len(SETTINGS), answers)
     made = EagleNetwork(EagleConfig.for_model(tiny.model(arch))).attach(tiny.model(arch)).train()
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(made.parameters(), lr=5e-3)
     valid = batch.valid(1)
-    for _ in range(80):
+    for _ in range(60):
         (level,) = made.levels(batch, 5)
         logits = torch.nn.functional.linear(level.inputs, level.weight, level.bias)
         assert level.regression is not None
@@ -165,24 +165,24 @@ class Watched(EagleDrafter):
                 continue
             assert not self._unread[row]
             assert self._cache.pairs(row) == len(context) - 1
-            true = features(self.arch, context[:-1])
+            known = {-1: (torch.tensor(context[1:]), features(self.arch, context[:-1]))}
             for node in range(-1, len(tree)):
-                self._check(row, tree, node, bound, context, true)
+                self._check(row, tree, node, bound, known)
         return trees
 
     def _check(
-        self, row: Row, tree: DraftTree, node: int, bound: Bounds, context: list[int], true: torch.Tensor
+        self, row: Row, tree: DraftTree, node: int, bound: Bounds, known: dict[int, tuple[torch.Tensor, torch.Tensor]]
     ) -> None:
+        """`known`: tokens and features that a node's children follow from, by node."""
         children = [child for child, parent in enumerate(tree.parents) if parent == node]
         if not children:
             return
         path = tree.path(node)
-        tokens, states = torch.tensor(context[1:]), true
-        for token in [*(tree.tokens[n] for n in path), None]:
-            with torch.no_grad():
-                predicted = self.network(tokens[None], states[None], torch.arange(len(tokens))[None])[0, -1:]
-            if token is not None:
-                tokens, states = torch.cat([tokens, torch.tensor([token])]), torch.cat([states, predicted])
+        tokens, states = known[node]
+        with torch.no_grad():
+            predicted = self.network(tokens[None], states[None], torch.arange(len(tokens))[None])[0, -1:]
+        for child in children:
+            known[child] = torch.cat([tokens, torch.tensor([tree.tokens[child]])]), torch.cat([states, predicted])
         scores = self.network.logits(predicted)
         for warper in row.processors.by_scores:
             scores = warper(torch.zeros((1, 0)), scores)
@@ -205,21 +205,21 @@ def test_drafts_are_the_naive_twins(arch: str) -> None:
     watched = Watched(trained(arch), tiny.target(arch))
     watched.arch = arch
     for width, options in ((3, SETTINGS[0]), (2, SETTINGS[1]), (1, SETTINGS[2])):
-        options = {"max_new_tokens": 12, **options}
+        options = {"max_new_tokens": 8, **options}
         results = generate(tiny.decoder(arch, watched, depth=4, width=width, nodes=8), **options)
         plain = generate(tiny.decoder(arch), **options)
         assert [r.tokens for r in results] == [r.tokens for r in plain]
         kept, drafted = (sum(getattr(r.stats, f"num_{n}_tokens") for r in results) for n in ("accepted", "draft"))
         assert 0 < kept < drafted
-    assert watched.seen > 100
+    assert watched.seen > 50
 
 
 def test_a_reduced_vocabulary() -> None:
     ids = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(0))[:60].sort().values.tolist()
     watched = Watched(network(vocabulary=ids), tiny.target("llama"))
     for options in SETTINGS:
-        results = generate(tiny.decoder("llama", watched), max_new_tokens=8, **options)
-        plain = generate(tiny.decoder("llama"), max_new_tokens=8, **options)
+        results = generate(tiny.decoder("llama", watched), max_new_tokens=6, **options)
+        plain = generate(tiny.decoder("llama"), max_new_tokens=6, **options)
         assert [r.tokens for r in results] == [r.tokens for r in plain]
     assert watched.seen > 20
 
@@ -290,9 +290,10 @@ def test_a_long_prompt_is_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_batches_and_single_rows_say_what_plain_decoding_says(arch: str, of: Any) -> None:
     decoder = tiny.decoder(arch, drafter(of(arch), arch))
     for options in SETTINGS:
-        plain = [r.tokens for r in generate(tiny.decoder(arch), ignore_eos=False, **options)]
-        assert [r.tokens for r in generate(decoder, ignore_eos=False, **options)] == plain
-        (single,) = generate(decoder, RAGGED[0], ignore_eos=False, **options)
+        options = {"ignore_eos": False, "max_new_tokens": 9, **options}
+        plain = [r.tokens for r in generate(tiny.decoder(arch), **options)]
+        assert [r.tokens for r in generate(decoder, **options)] == plain
+        (single,) = generate(decoder, RAGGED[0], **options)
         assert single.tokens == plain[0]
         assert single.stats.num_draft_tokens > 0
 
@@ -338,7 +339,7 @@ def test_chains_where_only_chains_can_be_verified() -> None:
 @pytest.mark.parametrize("vocabulary", [None, (1, 2, 4)])
 def test_rejection_has_the_targets_law(vocabulary: tuple[int, ...] | None) -> None:
     """Chi-square of the first three tokens over five token ids against whole forwards of the target."""
-    size, runs = 5, 4000
+    size, runs = 5, 1500
     model = tiny.make("llama", size, initializer_range=0.15, pad_token_id=None, bos_token_id=None, eos_token_id=None)
     target = Target(model)
     torch.manual_seed(0)
@@ -358,7 +359,8 @@ def test_rejection_has_the_targets_law(vocabulary: tuple[int, ...] | None) -> No
         a, b, c = result.tokens
         counts[a * size * size + b * size + c] += 1
     assert sum(r.stats.num_accepted_tokens for r in results) > runs / 10
-    assert law.min() * runs > 5
+    assert law.min() * runs > 1
+    assert law.max() < 0.1
     assert stats.chisquare(counts.numpy(), (law * runs).numpy(), sum_check=False).pvalue > 1e-3
 
 
