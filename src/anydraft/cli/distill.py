@@ -92,7 +92,12 @@ def distill(
         threads=threads,
         trust_remote_code=trust_remote_code,
     )
-    state = _run(decoder.target if drafter == "auto" else decoder, texts, out, settings, batch_size, shard_size, limit)
+    answering = decoder.target if drafter == "auto" else decoder
+    try:
+        state = _run(answering, texts, out, settings, batch_size, shard_size, limit)
+    except KeyboardInterrupt:
+        stderr().print(f"stopped; run the same command again to go on in {out}", style="dim", markup=False)
+        raise
     skipped = f", {state.skipped} prompts too long for the context skipped" if state.skipped else ""
     if json:
         print_json(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from anydraft.bench.provenance import provenance
 from anydraft.decoder import Decoder
@@ -24,6 +25,7 @@ from anydraft.networks.identity import TargetIdentity
 from anydraft.noise import mix64
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
+from anydraft.session import RowStep
 from anydraft.target import Target
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training.corpus import PROVENANCE, read_provenance, wrong_with
@@ -169,11 +171,9 @@ def distill(
         for batch in work.batches(batch_size):
             missing = [planned.id not in shards.known for planned in batch]
             if any(missing):
-                decoder = race.choose(batch[0].sampled)
                 started = time.perf_counter()
-                records = _answers(decoder, batch, settings)
+                decoder, records = _raced(race, batch, settings)
                 seconds = time.perf_counter() - started
-                race.record(batch[0].sampled, decoder, sum(len(record["answer"]) for record in records), seconds)
                 # A batch that a kill broke in two is made again as a whole: the same shapes, the same rounding.
                 records = [record for record, wanted in zip(records, missing, strict=True) if wanted]
                 shards.append(records)
@@ -240,14 +240,35 @@ def _by_length(window: list[_Planned]) -> list[_Planned]:
     return sorted(window, key=lambda planned: (len(planned.ids), planned.index))
 
 
-def _answers(decoder: Decoder, batch: Sequence[_Planned], settings: Settings) -> list[dict[str, Any]]:
-    """One record per prompt of a batch; the noise of each is its own."""
+def _raced(race: Race, batch: Sequence[_Planned], settings: Settings) -> tuple[Decoder, list[dict[str, Any]]]:
+    """A batch answered by the fastest decoder, or by the one whose turn it is to show its speed."""
+    kind = batch[0].sampled
+    while True:
+        decoder = race.choose(kind)
+        started = time.perf_counter()
+        made = 0
+        rows = _rows(decoder, batch, settings)
+        with closing(cast("Generator[list[RowStep]]", decoder._steps(rows))) as steps:
+            for step in steps:
+                made += sum(len(of_row.tokens) for of_row in step)
+                if race.far_behind(kind, decoder, made, time.perf_counter() - started):
+                    break
+        if all(row.finish_reason != "aborted" for row in rows):
+            race.record(kind, decoder, made, time.perf_counter() - started)
+            return decoder, _records(batch, rows, settings)
+
+
+def _rows(decoder: Decoder, batch: Sequence[_Planned], settings: Settings) -> list[Row]:
+    """Rows of a batch; the noise of each is its own."""
     rows: list[Row] = []
     for planned in batch:
         params = settings.params(planned.sampled, settings.noise_seed(planned.index))
         rows.append(decoder._row(len(rows), planned.ids, planned.ids, None, params, 0))
-    for _ in decoder._steps(rows):
-        pass
+    return rows
+
+
+def _records(batch: Sequence[_Planned], rows: Sequence[Row], settings: Settings) -> list[dict[str, Any]]:
+    """What is written of finished rows."""
     return [
         {
             "id": planned.id,
