@@ -60,14 +60,14 @@ class Record:
         return row | dataclasses.asdict(self.run) | surprise
 
     @classmethod
-    def from_dict(cls, row: dict[str, Any]) -> Self:
-        """What `to_dict` wrote."""
-        task, run = ({f.name: row[f.name] for f in dataclasses.fields(kind) if f.name in row} for kind in (Task, Run))
+    def from_dict(cls, row: dict[str, Any], kind: type[Run] = Run) -> Self:
+        """What `to_dict` wrote; `kind` of run."""
+        task, run = ({f.name: row[f.name] for f in dataclasses.fields(part) if f.name in row} for part in (Task, kind))
         return cls(
             prompt_id=row["prompt_id"],
             contender=row["contender"],
             task=Task(**task),
-            run=Run(**run) if run else None,
+            run=kind(**run) if run else None,
             error=row.get("error"),
             surprise=Surprise(**row["surprise"]) if "surprise" in row else None,
         )
@@ -89,13 +89,15 @@ class Contender(Protocol):
 class Plan:
     """What to measure: prompts as (id, token ids), temperatures, tokens a prompt, and a warm-up prompt.
 
-    The judge, where given, scores every sampled text after its run.
+    Warming up takes as many tokens unless told otherwise. The judge, where given, scores every sampled text after its
+    run.
     """
 
     prompts: Sequence[tuple[str, list[int]]]
     temperatures: Sequence[float]
     max_new_tokens: int
     warm_up: list[int]
+    warm_up_tokens: int | None = None
     seed: int = 0
     judge: Judge | None = None
     on_start: Callable[[str, str], None] = field(default=lambda prompt_id, contender: None)
@@ -119,7 +121,8 @@ class Plan:
 def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
     """Yield a record per temperature, prompt and contender as each is done; all contenders warm up first."""
     for temperature in plan.temperatures:
-        warm = Task(temperature=temperature, max_new_tokens=plan.max_new_tokens, seed=plan.seed)
+        warm_tokens = plan.warm_up_tokens or plan.max_new_tokens
+        warm = Task(temperature=temperature, max_new_tokens=warm_tokens, seed=plan.seed)
         for contender in contenders:
             plan.on_start("warm-up", contender.name)
             contender.prepare(temperature)

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from anydraft.bench.measure import Contender, Plan, Record, measure
+from anydraft.bench.measure import Contender, Plan, Record, Run, measure
 from anydraft.bench.report import Row, summarise
 from anydraft.bench.tables import speed_table, time_table
 
@@ -28,12 +28,26 @@ def run_session(
     console: Console | None = None,
 ) -> list[Row]:
     """Measure, write the three files into `out`, print the tables; returns their rows."""
-    if console is None:
-        console = Console()
-        if not console.is_terminal:  # a file has no width; do not squeeze the columns into 80
-            console = Console(width=160)
+    console = wide_console() if console is None else console
+    records = collect(contenders, plan, out=out, provenance=provenance, console=console)
+    rows = summarise(records, seed=plan.seed)
+    write_json(out / "summary.json", [row.to_dict() for row in rows])
+    console.print(speed_table(rows, title), time_table(rows))
+    for row in rows:
+        for error in sorted(set(row.errors)):
+            console.print(
+                f"{row.contender} at T={row.temperature:g}, {row.errors.count(error)} times: {error}",
+                markup=False,
+            )
+    return rows
+
+
+def collect(
+    contenders: Sequence[Contender], plan: Plan, *, out: Path, provenance: dict[str, Any], console: Console
+) -> list[Record]:
+    """Measure with a progress bar; write `provenance.json`, and `runs.jsonl` as it goes. Ctrl-C ends it early."""
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "provenance.json", provenance)
+    write_json(out / "provenance.json", provenance)
     records: list[Record] = []
     bar = Progress(
         TextColumn("{task.description}"),
@@ -55,22 +69,21 @@ def run_session(
                 bar.advance(task)
         except KeyboardInterrupt:
             console.print(f"interrupted after {len(records)} runs; figures are of these")
-    rows = summarise(records, seed=plan.seed)
-    _write(out / "summary.json", [row.to_dict() for row in rows])
-    console.print(speed_table(rows, title), time_table(rows))
-    for row in rows:
-        for error in sorted(set(row.errors)):
-            console.print(
-                f"{row.contender} at T={row.temperature:g}, {row.errors.count(error)} times: {error}",
-                markup=False,
-            )
-    return rows
+    return records
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records of a `runs.jsonl`, for figures after the fact."""
-    return [Record.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+def wide_console() -> Console:
+    """The terminal; a file has no width, and columns are not squeezed into 80 there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
-def _write(path: Path, content: Any) -> None:
+def read_records(path: Path, kind: type[Run] = Run) -> list[Record]:
+    """The records of a `runs.jsonl`, for figures after the fact; `kind` of run they hold."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Record.from_dict(json.loads(line), kind) for line in lines]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write an object, indented."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
