@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cli_pair import run, write_pair
+from rich.console import Console
 
 import anydraft
+from anydraft.cli.demo_view import show_heat
 from anydraft.cli.fates import coloured, lost
+from anydraft.cli.race import Heat, Lap
 from anydraft.generation import Step
+from anydraft.networks.identity import TargetIdentity
+from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
+from anydraft.stats import Stats
+from anydraft.text.token_bytes import TokenBytes
 from anydraft.tree import DraftTree
 
 SHORT = ("-m", 12)
@@ -188,6 +197,16 @@ def test_inspect(pair: tuple[str, str], tmp_path: Path) -> None:
     assert "verdict: " in shown
 
 
+@pytest.fixture(scope="module")
+def redrafter(pair: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a ReDrafter with random weights; it holds no tokenizer."""
+    torch.manual_seed(0)
+    identity = TargetIdentity.of(anydraft.load(pair[0], drafter=None).target.model)
+    folder = tmp_path_factory.mktemp("redrafter") / "network"
+    RecurrentNetwork(RecurrentConfig(target=identity)).save_pretrained(folder)
+    return str(folder)
+
+
 def test_demo(pair: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "demo.svg"
     models = ("--target", pair[0], "--assistant", pair[1])
@@ -200,6 +219,70 @@ def test_demo(pair: tuple[str, str], tmp_path: Path) -> None:
     assert found["identical"] is True
     assert found["picture"] is None
     assert len(found["races"][0]["heats"]) == 3
+    assert list(found["races"][0]["drafters"]) == ["universal"]
+
+
+def test_demo_of_two_drafters(pair: tuple[str, str], redrafter: str, tmp_path: Path) -> None:
+    out = tmp_path / "demo.png"
+    models = ("--target", pair[0], "--assistant", pair[1], "--redrafter", redrafter)
+    shown = run("demo", *models, "-o", out, "-m", 6)
+    assert shown.exit_code == 0, shown.stderr
+    for name in ("plain decoding", "UAG", "ReDrafter", "identical: yes"):
+        assert name in shown.stdout
+    assert out.read_bytes().startswith(b"\x89PNG")
+    race = json.loads(run("demo", *models, "--no-picture", "-m", 4, "-t", 1, "--json").stdout)["races"][0]
+    assert list(race["drafters"]) == ["universal", "redrafter"]
+    for score in race["drafters"].values():
+        assert score["identical"] is True
+        assert score["stats"]["num_tokens"] == race["plain"]["num_tokens"] == 12
+    for heat in race["heats"]:
+        assert all(part["tokens"] == heat["tokens"] for part in heat["drafters"].values())
+
+
+def test_demo_takes_drafters_by_name(
+    pair: tuple[str, str], redrafter: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from anydraft import models
+
+    for role, folder in zip(("target", "assistant", "redrafter"), (*pair, redrafter), strict=True):
+        monkeypatch.setitem(models.FOLDERS, role, folder)
+    short = ("--no-picture", "-m", 4, "-t", 0, "--json")
+    for options, names in (
+        ((), ["universal", "redrafter"]),
+        (("--assistant", "none", "--redrafter", "embedded"), ["redrafter"]),
+        (("--redrafter", "none"), ["universal"]),
+        (("--assistant", redrafter, "--redrafter", redrafter), ["redrafter", "redrafter 2"]),
+    ):
+        assert list(json.loads(run("demo", *options, *short).stdout)["races"][0]["drafters"]) == names
+    assert "needs a drafter" in run("demo", "--assistant", "none", *short).stderr
+    monkeypatch.setitem(models.FOLDERS, "redrafter", str(tmp_path))
+    assert "redrafter" in run("demo", "--redrafter", "embedded", *short).stderr
+
+
+@pytest.mark.parametrize(("width", "rows"), [(80, 3), (160, 1)])
+def test_demo_panels_fit_the_console(width: int, rows: int) -> None:
+    table = TokenBytes([b"a", b"b\n"], {})
+    step = Step(0, [0, 1, 0], "", ["universal", "target", "target"], DraftTree((0,), (-1,)), [0], None)
+    lap = Lap([step], Stats(num_tokens=3, num_passes=1))
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_heat(Heat("x = ", 0.0, None, lap, {"universal": lap, "redrafter": lap}), table, console)
+    lines = console.export_text().splitlines()
+    assert sum("╭" in line for line in lines) == rows
+    assert sum(line.count("x = ab") for line in lines) == 3
+    assert max(map(len, lines)) <= width
+
+
+def test_a_trained_drafter_needs_no_tokenizer(
+    pair: tuple[str, str], redrafter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anydraft import models
+
+    wanted = plain(pair[0], "She", max_new_tokens=12).text
+    assert run("generate", pair[0], "She", "-d", redrafter, *SHORT).stdout == wanted + "\n"
+    assert run("chat", pair[0], "-d", redrafter, "-t", 0, *SHORT, input="hi\n").exit_code == 0
+    assert run("verify", pair[0], "-d", redrafter, "--limit", 1, "--samples", 0, *SHORT).exit_code == 0
+    monkeypatch.setitem(models.FOLDERS, "redrafter", redrafter)
+    assert run("generate", pair[0], "She", "-d", "embedded-redrafter", *SHORT).stdout == wanted + "\n"
 
 
 def test_demo_without_matplotlib(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,15 @@
-"""`anydraft demo`: plain decoding and UAG side by side, on the embedded pair."""
+"""`anydraft demo`: plain decoding, UAG and ReDrafter side by side, on the embedded models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anydraft.cli import options as opt
 from anydraft.cli.generate import print_json
-from anydraft.cli.loading import EMBEDDED, load_decoder, stderr
+from anydraft.cli.loading import EMBEDDED, EMBEDDED_REDRAFTER, load_decoder, load_trained, stderr
 
 if TYPE_CHECKING:
     from anydraft.cli.race import Race
@@ -30,7 +30,17 @@ def demo(
     picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Write the picture.")] = True,
     prompt: Annotated[str | None, typer.Option(help="Decode this text instead of the built-in ones.")] = None,
     target: Annotated[str, typer.Option(help="Another target.", rich_help_panel=opt.MODELS)] = EMBEDDED,
-    assistant: Annotated[str, typer.Option(help="Another assistant.", rich_help_panel=opt.MODELS)] = EMBEDDED,
+    assistant: Annotated[
+        str, typer.Option(help="Another assistant; 'none' leaves it out.", rich_help_panel=opt.MODELS)
+    ] = EMBEDDED,
+    redrafter: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or hub name of a ReDrafter (or Medusa, EAGLE) trained for the target; 'embedded'; 'none' "
+            "leaves it out. Default: 'embedded' beside the embedded target and assistant.",
+            rich_help_panel=opt.MODELS,
+        ),
+    ] = None,
     temperature: Annotated[
         list[float] | None,
         typer.Option("--temperature", "-t", help="May be repeated; default: 0 and 1.", rich_help_panel=opt.SAMPLING),
@@ -58,9 +68,10 @@ def demo(
         if not out.resolve().parent.is_dir():
             raise OptionConflict(f"--out: there is no folder {str(out.parent)!r}")
         matplotlib_ready()
-    decoder = load_decoder(
+    drafted = _contenders(
         target,
         assistant,
+        redrafter,
         dtype=dtype,
         device=device,
         exact=exact,
@@ -68,11 +79,11 @@ def demo(
         threads=threads,
     )
     prompts = PROMPTS if prompt is None else [prompt] * len(PROMPTS)
-    races = _race(decoder, prompts, sorted(set(temperature or [0.0, 1.0])), max_new_tokens, seed, quiet=json)
+    races = _race(drafted, prompts, sorted(set(temperature or [0.0, 1.0])), max_new_tokens, seed, quiet=json)
     if picture:
         from anydraft.cli.picture import draw
 
-        draw(races, out, _title(decoder, races))
+        draw(races, out, _title(drafted, races))
     same = all(race.identical for race in races)
     if json:
         print_json(
@@ -95,15 +106,65 @@ def demo(
         raise typer.Exit(DIFFERENT)
 
 
+def _contenders(target: str, assistant: str, redrafter: str | None, **options: Any) -> dict[str, Decoder]:
+    """Decoders on one target by the name of their drafter.
+
+    Raises:
+        OptionConflict: all drafters were left out.
+    """
+    from anydraft.errors import OptionConflict
+
+    if redrafter is None:
+        redrafter = _usual_redrafter(target, assistant)
+    if assistant == redrafter == "none":
+        raise OptionConflict("a demo needs a drafter to show; leave --assistant none or --redrafter none out")
+    if assistant == "none":
+        named = EMBEDDED_REDRAFTER if redrafter == EMBEDDED else redrafter
+        found = [load_decoder(target, named, **options)]
+    else:
+        found = [load_decoder(target, assistant, **options)]
+        if redrafter != "none":
+            found.append(load_trained(found[0], redrafter))
+    drafted: dict[str, Decoder] = {}
+    for decoder in found:
+        assert decoder.drafter is not None
+        name = decoder.drafter.name
+        drafted[f"{name} {len(drafted) + 1}" if name in drafted else name] = decoder
+    return drafted
+
+
+def _usual_redrafter(target: str, assistant: str) -> str:
+    """The embedded one beside the embedded pair, if this installation has it."""
+    from anydraft import models
+    from anydraft.errors import UnsupportedModel
+
+    if target != EMBEDDED or assistant != EMBEDDED:
+        return "none"
+    try:
+        models.path("redrafter")
+    except UnsupportedModel as missing:
+        stderr().print(f"without ReDrafter: {missing}", style="dim", markup=False)
+        return "none"
+    return EMBEDDED
+
+
 def _race(
-    decoder: Decoder, prompts: list[str], temperatures: list[float], max_new_tokens: int, seed: int, *, quiet: bool
+    drafted: dict[str, Decoder],
+    prompts: list[str],
+    temperatures: list[float],
+    max_new_tokens: int,
+    seed: int,
+    *,
+    quiet: bool,
 ) -> list[Race]:
     """Run all heats under a progress bar, showing the first heat of each temperature when it is done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from anydraft.cli.demo_view import side_by_side
-    from anydraft.cli.race import lap, run
+    from anydraft.cli.demo_view import show_heat
+    from anydraft.cli.race import lap, plain_of, run
+    from anydraft.text.token_bytes import TokenBytes
 
+    plain = plain_of(drafted)
     races: list[Race] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     # No refreshing thread: it would take time from what is being timed.
@@ -111,24 +172,29 @@ def _race(
         task = progress.add_task("warming up", total=len(prompts) * len(temperatures))
         progress.refresh()
         for warm in temperatures:  # tables of text and kernels are filled by the first use
-            lap(decoder, prompts[0], {"max_new_tokens": 8, "temperature": warm, "seed": seed if warm else None})
-        for race, heat in run(decoder, prompts, temperatures, max_new_tokens, seed):
+            for decoder in (plain, *drafted.values()):
+                lap(decoder, prompts[0], {"max_new_tokens": 8, "temperature": warm, "seed": seed if warm else None})
+        for race, heat in run(drafted, prompts, temperatures, max_new_tokens, seed):
             progress.update(task, advance=1, description=f"temperature {race.temperature:g}", refresh=True)
             if not any(race is known for known in races):
                 races.append(race)
                 if not quiet:
-                    side_by_side(decoder, heat)
+                    show_heat(heat, TokenBytes.of(plain.tokenizer))
     return races
 
 
-def _title(decoder: Decoder, races: list[Race]) -> str:
+def _title(drafted: dict[str, Decoder], races: list[Race]) -> str:
     from anydraft.cli.demo_view import title_of
 
-    millions = decoder.target.num_parameters / 1e6
-    lm = getattr(decoder.drafter, "lm", None)
-    sizes = f"target {millions:.0f} M parameters"
-    if lm is not None:
-        sizes += f", assistant {lm.num_parameters / 1e6:.1f} M"
+    target = next(iter(drafted.values())).target
+    sizes = [f"target {target.num_parameters / 1e6:.0f} M parameters"]
+    for name, decoder in drafted.items():
+        drafter = decoder.drafter
+        model = getattr(drafter, "lm", None) or getattr(drafter, "network", None)
+        if model is not None:
+            what = "assistant" if hasattr(drafter, "lm") else title_of(name)
+            sizes.append(f"{what} {model.num_parameters / 1e6:.1f} M")
+    tokens = sum(race.plain_stats.num_tokens for race in races)
     same = "identical to plain decoding" if all(race.identical for race in races) else "NOT identical"
-    first = title_of(decoder).capitalize()
-    return f"{first}\n{sizes}; {sum(race.stats.num_tokens for race in races)} tokens, {same}"
+    names = " and ".join(title_of(name) for name in drafted)
+    return f"{names} against plain decoding\n{', '.join(sizes)}; {tokens} tokens, {same}"

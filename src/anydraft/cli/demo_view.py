@@ -1,4 +1,4 @@
-"""What `anydraft demo` shows: two texts side by side, and the figures."""
+"""What `anydraft demo` shows: the answers beside or below each other, and the figures."""
 
 from __future__ import annotations
 
@@ -11,72 +11,88 @@ from rich.text import Text
 from anydraft.cli.fates import coloured, legend
 from anydraft.cli.printing import SHOWN
 from anydraft.cli.race import Heat, Lap, Race
-from anydraft.decoder import Decoder
 from anydraft.text.token_bytes import TokenBytes
 
-LINES = 22
-"""Lines of an answer that are shown."""
+LINES, LINES_BELOW = 22, 14
+"""Lines of an answer that are shown: beside each other, below each other."""
+NARROWEST = 50
+"""Columns of a panel, where there are more than two."""
+TITLES = {"universal": "UAG", "assistant": "assistant", "redrafter": "ReDrafter", "medusa": "Medusa", "eagle": "EAGLE"}
+LONG = {"UAG": "UAG: universal assisted generation", "assistant": "assisted generation"}
 
 
-def side_by_side(decoder: Decoder, heat: Heat, console: Console | None = None) -> None:
-    """Both answers to one prompt; the drafted one coloured by fate."""
+def title_of(name: str) -> str:
+    """How a drafter is called in tables and pictures ("universal" is universal assisted generation)."""
+    kind, _, number = name.partition(" ")
+    return f"{TITLES.get(kind, kind)} {number}".strip()
+
+
+def show_heat(heat: Heat, table: TokenBytes, console: Console | None = None) -> None:
+    """All answers to one prompt, the drafted ones coloured by fate; below each other where the console is narrow."""
     console = console or Console(highlight=False)
-    bytes_of = TokenBytes.of(decoder.tokenizer).bytes_of
+    laps = {"plain decoding": heat.plain} | {title_of(name): lap for name, lap in heat.drafted.items()}
+    beside = len(laps) == 2 or console.width >= NARROWEST * len(laps)
     prompt = Text(heat.prompt.translate(SHOWN), "dim")
-    plain = Text(coloured(heat.plain.steps, bytes_of).plain)
-    drafted = coloured(heat.drafted.steps, bytes_of)
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(ratio=1)
-    grid.add_column(ratio=1)
-    texts = [_cut(Text.assemble(prompt, answer)) for answer in (plain, drafted)]
-    inside = max(10, console.width // 2 - 5)
-    height = 2 + max(len(text.wrap(console, inside)) for text in texts)
-    grid.add_row(
-        _panel(texts[0], "plain decoding", heat.plain, height),
-        _panel(texts[1], title_of(decoder), heat.drafted, height),
-    )
+    panels = []
+    for title, lap in laps.items():
+        answer = coloured(lap.steps, table.bytes_of)
+        if lap is heat.plain:
+            answer = Text(answer.plain)
+        text = _cut(Text.assemble(prompt, answer), LINES if beside else LINES_BELOW)
+        panels.append((text, _panel(text, LONG.get(title, title), lap)))
     name = f"temperature {heat.temperature:g}" + ("" if heat.seed is None else f", seed {heat.seed}")
     console.print(Text(name, "bold"), "·", legend())
-    console.print(grid)
+    if beside:
+        grid = Table.grid(expand=True, padding=(0, 1))
+        inside = max(10, console.width // len(panels) - 5)
+        height = 2 + max(len(text.wrap(console, inside)) for text, _ in panels)
+        for _, panel in panels:
+            grid.add_column(ratio=1)
+            panel.height = height
+        grid.add_row(*(panel for _, panel in panels))
+        console.print(grid)
+    else:
+        for _, panel in panels:
+            console.print(panel)
     console.print()
 
 
-def title_of(decoder: Decoder) -> str:
-    """The method's name: universal where the tokenizers differ."""
-    name = decoder.drafter.name if decoder.drafter is not None else "target"
-    return "universal assisted generation" if name == "universal" else "assisted generation"
-
-
-def _panel(text: Text, title: str, lap: Lap, height: int) -> Panel:
+def _panel(text: Text, title: str, lap: Lap) -> Panel:
     stats = lap.stats
     figures = f"{stats.num_tokens} tokens, {stats.num_passes} passes, {stats.tokens_per_second:.0f} tokens/s"
-    return Panel(text, title=title, subtitle=figures, box=ROUNDED, title_align="left", height=height)
+    return Panel(text, title=title, subtitle=figures, box=ROUNDED, title_align="left")
 
 
-def _cut(text: Text) -> Text:
-    """The first lines, so that both panels fit a screen."""
+def _cut(text: Text, most: int) -> Text:
+    """The first lines, so that all panels fit a screen."""
     lines = text.split("\n", allow_blank=True)
-    if len(lines) <= LINES:
+    if len(lines) <= most:
         return text
-    return Text("\n").join([*lines[:LINES], Text("…", "dim")])
+    return Text("\n").join([*lines[:most], Text("…", "dim")])
 
 
 def summary(races: list[Race], console: Console | None = None) -> None:
-    """The figures of all heats; of speed the median ratio."""
+    """The figures of all heats, a row per temperature and drafter; of speed the median ratio."""
     console = console or Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
     table.add_column("")
     for name in ("tokens per pass", "acceptance", "speed ratio", "identical"):
         table.add_column(name, justify="right")
     for race in races:
-        answer = Text("yes", "bold green") if race.identical else Text("no", "bold red")
-        table.add_row(
-            f"temperature {race.temperature:g}",
-            f"{race.stats.tokens_per_pass:.2f}",
-            f"{race.stats.acceptance_rate:.0%}",
-            f"{race.ratio:.2f}",
-            answer,
-        )
+        for score in race.scores:
+            stats = score.stats
+            table.add_row(
+                f"temperature {race.temperature:g}",
+                title_of(score.name),
+                f"{stats.tokens_per_pass:.2f}",
+                f"{stats.acceptance_rate:.0%}",
+                f"{score.ratio:.2f}",
+                _yes_or_no(score.identical),
+            )
     console.print(table)
-    every = all(race.identical for race in races)
-    console.print(Text.assemble("identical: ", ("yes", "bold green") if every else ("no", "bold red")))
+    console.print(Text("identical: ") + _yes_or_no(all(race.identical for race in races)))
+
+
+def _yes_or_no(same: bool) -> Text:
+    return Text("yes", "bold green") if same else Text("no", "bold red")

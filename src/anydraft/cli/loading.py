@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anydraft.decoder import Decoder
 
 EMBEDDED = "embedded"
+EMBEDDED_REDRAFTER = "embedded-redrafter"
 
 
 def stderr() -> Console:
@@ -29,6 +30,8 @@ def resolve(target: str, drafter: str | None) -> tuple[str, str | None]:
         drafter = EMBEDDED if target == EMBEDDED else "lookup"
     if drafter == EMBEDDED:
         drafter = str(models.path("assistant"))
+    elif drafter == EMBEDDED_REDRAFTER:
+        drafter = str(models.path("redrafter"))
     if target == EMBEDDED:
         target = str(models.path("target"))
     return target, None if drafter == "none" else drafter
@@ -51,16 +54,14 @@ def load_decoder(
     Raises:
         AnydraftError: what `anydraft.load` raises, and for options that have no effect.
     """
-    from anydraft.errors import OptionConflict, UnsupportedModel
+    from anydraft.errors import OptionConflict
 
     target, drafter = resolve(target, drafter)
     if drafter is None and draft_tokens is not None:
         raise OptionConflict("--draft-tokens has no effect with --drafter none; leave one of them out")
     for name in (target, drafter):
-        if name is not None and _is_path(name) and not Path(name).expanduser().is_dir():
-            raise UnsupportedModel(
-                f"there is no folder {name!r}; give a hub name or a folder written by save_pretrained"
-            )
+        if name is not None:
+            _require_folder(name)
     warm_up()
     import torch
     import transformers
@@ -84,6 +85,32 @@ def load_decoder(
         )
 
 
+def load_trained(decoder: Decoder, name: str) -> Decoder:
+    """A second decoder on the same target, with a trained drafter.
+
+    Args:
+        decoder: whose target and verification it shares; a fixed draft length too.
+        name: folder or hub name, or "embedded".
+
+    Raises:
+        AnydraftError: nothing there, something else, or a drafter for another target.
+    """
+    from anydraft import models
+    from anydraft.decoder import Decoder
+    from anydraft.drafters.trained import trained_drafter
+    from anydraft.networks.registry import load_network
+    from anydraft.pacing import Fixed
+
+    if name in (EMBEDDED, EMBEDDED_REDRAFTER):
+        name = str(models.path("redrafter"))
+    _require_folder(name)
+    with status(f"loading {name}"):
+        drafter = trained_drafter(decoder.target, load_network(name), verification=decoder.verification)
+    # What a pacing has learned of one drafter's speed is wrong for another.
+    pacing = decoder.pacing if isinstance(decoder.pacing, Fixed) else None
+    return Decoder(decoder.target, drafter, pacing=pacing, verification=decoder.verification)
+
+
 def warm_up() -> None:
     """Import what takes seconds to import."""
     with status("loading torch and transformers"):
@@ -91,6 +118,13 @@ def warm_up() -> None:
         import transformers
 
         del torch, transformers
+
+
+def _require_folder(name: str) -> None:
+    from anydraft.errors import UnsupportedModel
+
+    if _is_path(name) and not Path(name).expanduser().is_dir():
+        raise UnsupportedModel(f"there is no folder {name!r}; give a hub name or a folder written by save_pretrained")
 
 
 def _is_path(name: str) -> bool:

@@ -25,8 +25,9 @@ Drafter = Annotated[
     typer.Option(
         "--drafter",
         "-d",
-        help="Hub name or folder of an assistant, 'embedded', 'lookup', or 'none' for plain decoding. "
-        "Default: the embedded assistant for the embedded target, else 'lookup'.",
+        help="Hub name or folder of an assistant or a trained drafter (ReDrafter, Medusa, EAGLE); 'embedded' for the "
+        "embedded assistant, 'embedded-redrafter', 'lookup', or 'none' for plain decoding. Default: 'embedded' for the "
+        "embedded target, else 'lookup'.",
         rich_help_panel=MODELS,
     ),
 ]

@@ -1,10 +1,10 @@
-"""Plain decoding and the drafter on the same prompts in turn, for `anydraft demo`."""
+"""Plain decoding and any number of drafters on the same prompts in turn, for `anydraft demo`."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,7 @@ from anydraft.decoder import Decoder
 from anydraft.generation import Step
 from anydraft.stats import Stats
 
-Watch = Callable[[str, Step], None]
-"""Told of every step while it happens: who ("plain" or "drafted"), and what."""
+PLAIN = "plain"
 
 
 @dataclass
@@ -31,23 +30,60 @@ class Lap:
 
 @dataclass
 class Heat:
-    """One prompt at one temperature, decoded both ways."""
+    """One prompt at one temperature, decoded plainly and with every drafter, by name."""
 
     prompt: str
     temperature: float
     seed: int | None
     plain: Lap
-    drafted: Lap
+    drafted: dict[str, Lap]
 
     @property
     def identical(self) -> bool:
-        """Token by token."""
-        return self.plain.tokens == self.drafted.tokens
+        """Token by token, with all drafters."""
+        return all(self.same(name) for name in self.drafted)
+
+    def same(self, name: str) -> bool:
+        """Token by token, with this drafter."""
+        return self.plain.tokens == self.drafted[name].tokens
+
+    def ratio(self, name: str) -> float:
+        """How many times as fast as plain decoding."""
+        return self.plain.stats.seconds_total / self.drafted[name].stats.seconds_total
+
+
+@dataclass(frozen=True)
+class Score:
+    """One drafter's part in all heats of one temperature."""
+
+    name: str
+    heats: Sequence[Heat]
+
+    @property
+    def identical(self) -> bool:
+        """Whether all its answers were."""
+        return all(heat.same(self.name) for heat in self.heats)
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as plain decoding."""
-        return self.plain.stats.seconds_total / self.drafted.stats.seconds_total
+        """Median speed ratio of the heats."""
+        return statistics.median(heat.ratio(self.name) for heat in self.heats)
+
+    @property
+    def stats(self) -> Stats:
+        """Counters of its answers."""
+        return sum((heat.drafted[self.name].stats for heat in self.heats), Stats())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        stats = self.stats
+        return {
+            "identical": self.identical,
+            "speed_ratio": self.ratio,
+            "tokens_per_pass": stats.tokens_per_pass,
+            "acceptance_rate": stats.acceptance_rate,
+            "stats": stats.to_dict(),
+        }
 
 
 @dataclass
@@ -58,84 +94,82 @@ class Race:
     heats: list[Heat] = field(default_factory=list)
 
     @property
+    def scores(self) -> list[Score]:
+        """One per drafter."""
+        return [Score(name, self.heats) for name in self.heats[0].drafted] if self.heats else []
+
+    @property
     def identical(self) -> bool:
         """Whether all heats were."""
         return all(heat.identical for heat in self.heats)
-
-    @property
-    def ratio(self) -> float:
-        """Median speed ratio of the heats."""
-        return statistics.median(heat.ratio for heat in self.heats)
-
-    @property
-    def stats(self) -> Stats:
-        """Counters of the drafted answers."""
-        return sum((heat.drafted.stats for heat in self.heats), Stats())
 
     @property
     def plain_stats(self) -> Stats:
         """Counters of the plain answers."""
         return sum((heat.plain.stats for heat in self.heats), Stats())
 
-    @property
-    def tokens_of_passes(self) -> list[int]:
-        """Tokens that each pass of the drafted answers committed."""
-        return [len(step.tokens) for heat in self.heats for step in heat.drafted.steps]
-
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {
             "temperature": self.temperature,
             "identical": self.identical,
-            "speed_ratio": self.ratio,
-            "tokens_per_pass": self.stats.tokens_per_pass,
-            "acceptance_rate": self.stats.acceptance_rate,
             "plain": self.plain_stats.to_dict(),
-            "drafted": self.stats.to_dict(),
-            "heats": [
-                {
-                    "prompt": heat.prompt,
-                    "seed": heat.seed,
-                    "identical": heat.identical,
-                    "speed_ratio": heat.ratio,
-                    "tokens": heat.drafted.tokens,
-                }
-                for heat in self.heats
-            ],
+            "drafters": {score.name: score.to_dict() for score in self.scores},
+            "heats": [_heat_dict(heat) for heat in self.heats],
         }
 
 
-def lap(decoder: Decoder, prompt: str, options: dict[str, Any], watch: Callable[[Step], None] | None = None) -> Lap:
-    """Decode once; the watcher's time counts, so none should watch what is to be timed."""
+def _heat_dict(heat: Heat) -> dict[str, Any]:
+    return {
+        "prompt": heat.prompt,
+        "seed": heat.seed,
+        "identical": heat.identical,
+        "tokens": heat.plain.tokens,
+        "drafters": {
+            name: {"identical": heat.same(name), "speed_ratio": heat.ratio(name), "tokens": lap.tokens}
+            for name, lap in heat.drafted.items()
+        },
+    }
+
+
+def lap(decoder: Decoder, prompt: str, options: dict[str, Any]) -> Lap:
+    """Decode once."""
     found = Lap()
     started = time.perf_counter()
     for step in decoder.stream(prompt, **options):
         found.steps.append(step)
         found.stats.record(len(step.tokens), len(step.draft), step.draft.depth, len(step.accepted))
-        if watch is not None:
-            watch(step)
     found.stats.seconds_total = time.perf_counter() - started
     return found
 
 
 def run(
-    decoder: Decoder, prompts: list[str], temperatures: list[float], max_new_tokens: int, seed: int
+    drafted: Mapping[str, Decoder], prompts: list[str], temperatures: list[float], max_new_tokens: int, seed: int
 ) -> Iterator[tuple[Race, Heat]]:
-    """Decode every prompt both ways at every temperature, who begins taking turns; yields after each heat."""
-    plain = Decoder(decoder.target)
+    """Decode every prompt in all ways at every temperature, who begins taking turns; yields after each heat.
+
+    Args:
+        drafted: decoders on one and the same target, by name; plain decoding comes by itself.
+        prompts, temperatures, max_new_tokens: of the heats.
+        seed: of the first prompt's noise.
+    """
+    starters = [(PLAIN, plain_of(drafted)), *drafted.items()]
     for temperature in temperatures:
         race = Race(temperature)
         for index, prompt in enumerate(prompts):
-            sampled = temperature > 0
             options: dict[str, Any] = {
                 "temperature": temperature,
-                "seed": seed + index if sampled else None,
+                "seed": seed + index if temperature > 0 else None,
                 "max_new_tokens": max_new_tokens,
                 "ignore_eos": True,
             }
-            laps = {}
-            for name, engine in (("plain", plain), ("drafted", decoder))[:: -1 if index % 2 else 1]:
-                laps[name] = lap(engine, prompt, options)
-            heat = Heat(prompt, temperature, options["seed"], laps["plain"], laps["drafted"])
+            first = index % len(starters)
+            laps = {name: lap(decoder, prompt, options) for name, decoder in starters[first:] + starters[:first]}
+            heat = Heat(prompt, temperature, options["seed"], laps[PLAIN], {name: laps[name] for name in drafted})
             race.heats.append(heat)
             yield race, heat
+
+
+def plain_of(drafted: Mapping[str, Decoder]) -> Decoder:
+    """Plain decoding on the drafters' target."""
+    return Decoder(next(iter(drafted.values())).target)
