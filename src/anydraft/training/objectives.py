@@ -28,6 +28,7 @@ from anydraft.networks.packed import Level, Packed
 
 Kind = Literal["kl", "ce"]
 IGNORED = -100
+TINY = 1e-38
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Logits made at once: what a CPU's caches hold, a small share of a GPU's memory."""
 
@@ -158,60 +159,16 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(weighted sum, sums by depth, rows by depth)."""
-        objective, teacher, batch = job.objective, job.teacher, job.batch
-        device, dtype = tensors[0].device, objective.dtype
-        budget = objective.chunk or CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"])
-        size = max(1, min(len(job.ends), budget // teacher.size))
-        grads: dict[int, Tensor] = {}
-        """By identity: depths that share a head share its gradient."""
-        places = list(_places(job.biased))
-        cast = {id(tensors[w]): tensors[w].to(dtype) for _, w, _ in places}
-        for number, tensor in enumerate(tensors):
-            if ctx.needs_input_grad[1 + number] and id(tensor) not in grads:
-                grads[id(tensor)] = torch.zeros_like(tensor, dtype=torch.float32)
-        sums = torch.zeros(len(job.depths), device=device)
-        rows = torch.zeros(len(job.depths), device=device)
-        distilled = objective.kind == "kl"
+        device = tensors[0].device
+        budget = job.objective.chunk or CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"])
+        size = max(1, min(len(job.ends), budget // job.teacher.size))
+        chunks = _Chunks(job, tensors, ctx.needs_input_grad[1:])
         for ends in torch.split(job.ends, size):
-            following = batch.tokens[ends + 1]
-            if distilled:
-                p, mass, negentropy = teacher.probabilities(batch.features[ends])
-                pivot = p.argmax(-1, keepdim=True)
-                known, p = mass, p.to(dtype)
-            else:
-                labels = teacher.labels(following)
-                known, pivot = (labels != IGNORED).float(), labels.clamp(min=0)[:, None]
-                mass = known
-            for number, depth in enumerate(job.depths):
-                x, w, b = places[number]
-                taken, inside = job.taken(ends, depth)
-                weight = mass * inside
-                inputs = tensors[x][taken].to(dtype)
-                logits = linear(inputs, cast[id(tensors[w])], None if b is None else tensors[b].to(dtype))
-                q = logits.softmax(-1)
-                # log q of one likely token gives the normaliser without another pass.
-                normaliser = logits.gather(1, pivot).float() - q.gather(1, pivot).float().clamp(min=1e-30).log()
-                if distilled:
-                    value = negentropy - torch.linalg.vecdot(p, logits).float() + normaliser[:, 0]
-                    grad = q.sub_(p)
-                else:
-                    value = normaliser[:, 0] - logits.gather(1, pivot)[:, 0].float()
-                    grad = q.scatter_add_(1, pivot, q.new_full(pivot.shape, -1.0))
-                sums[number] += torch.where(weight > 0, value * weight, 0.0).sum()
-                rows[number] += (inside * (known > 0)).sum()
-                weight = weight * objective.decay ** (depth - 1)
-                if id(tensors[x]) in grads:
-                    back = (grad @ cast[id(tensors[w])]).float() * weight[:, None]
-                    grads[id(tensors[x])].index_add_(0, taken, back)
-                if id(tensors[w]) in grads:
-                    grads[id(tensors[w])] += (grad.t() @ (inputs * weight[:, None].to(dtype))).float()
-                if b is not None and id(tensors[b]) in grads:
-                    grads[id(tensors[b])] += weight.to(dtype) @ grad
-        ctx.grads = [_once(grads, tensor) for tensor in tensors]
+            chunks.add(ends)
+        ctx.grads = [chunks.grads.pop(id(tensor), None) for tensor in tensors]  # autograd adds up shared ones
         ctx.dtypes = [tensor.dtype for tensor in tensors]
-        decays = torch.tensor([objective.decay ** (depth - 1) for depth in job.depths], device=device)
-        ctx.mark_non_differentiable(sums, rows)
-        return (decays * sums).sum(), sums, rows
+        ctx.mark_non_differentiable(chunks.sums, chunks.rows)
+        return (torch.tensor(chunks.decays, device=device) * chunks.sums).sum(), chunks.sums, chunks.rows
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
@@ -224,14 +181,82 @@ class _Fused(torch.autograd.Function):
         return (None, *grads)
 
 
-def _once(grads: dict[int, Tensor], tensor: Tensor) -> Tensor | None:
-    """A tensor's gradient the first time it is asked for: autograd adds up the places of a shared one."""
-    return grads.pop(id(tensor), None)
+class _Chunks:
+    """Sums and gradients while they are made.
+
+    With q = softmax(x W'), the gradient of a row is (q - y) W for the input and (q - y)' x for the head, y being the
+    teacher's p or the token. A frozen head needs the former alone, and gets it as q W - y W: what belongs to y is
+    made once for all depths, and so is what the value needs of it, y x W' = x (y W)'.
+    """
+
+    def __init__(self, job: _Job, tensors: Sequence[Tensor], wanted: Sequence[bool]) -> None:
+        self.job, self.tensors, self.dtype = job, tensors, job.objective.dtype
+        device = tensors[0].device
+        self.decays = [job.objective.decay ** (depth - 1) for depth in job.depths]
+        self.places = _places(job.biased)
+        self.heads = {id(tensors[w]): tensors[w].to(self.dtype) for _, w, _ in self.places}
+        self.grads = {
+            id(tensor): torch.zeros_like(tensor, dtype=torch.float32)
+            for tensor, needs in zip(tensors, wanted, strict=True)
+            if needs
+        }
+        """By identity: depths that share a head share its gradient."""
+        self.sums = torch.zeros(len(job.depths), device=device)
+        self.rows = torch.zeros(len(job.depths), device=device)
+
+    def add(self, ends: Tensor) -> None:
+        """The predictions of the tokens behind some positions, at all depths."""
+        job = self.job
+        labels = job.teacher.labels(job.batch.tokens[ends + 1])
+        pivot = labels.clamp(min=0)[:, None]
+        p: Tensor | None = None
+        if job.objective.kind == "kl":
+            p, mass, constant = job.teacher.probabilities(job.batch.features[ends])
+            p = p.to(self.dtype)
+        else:
+            mass = (labels != IGNORED).float()
+            constant = torch.zeros_like(mass)
+        pulls: dict[int, Tensor] = {}
+        waiting: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for number, (x, w, b) in enumerate(self.places):
+            head = self.heads[id(self.tensors[w])]
+            if id(head) not in pulls:
+                pulls[id(head)] = head[pivot[:, 0]] if p is None else p @ head
+            pull = pulls[id(head)]
+            bias = None if b is None else self.tensors[b].to(self.dtype)
+            taken, inside = job.taken(ends, job.depths[number])
+            inputs = self.tensors[x][taken].to(self.dtype)
+            logits = linear(inputs, head, bias)
+            q = logits.softmax(-1)
+            # log q of one token gives the normaliser without another pass.
+            normaliser = logits.gather(1, pivot).float() - q.gather(1, pivot).float().clamp(min=TINY).log()
+            aim = torch.linalg.vecdot(inputs.float(), pull.float())
+            if bias is not None:
+                aim = aim + (bias[pivot[:, 0]] if p is None else p @ bias).float()
+            weight = mass * inside
+            value = constant - aim + normaliser[:, 0]
+            self.sums[number] += torch.where(weight > 0, value * weight, 0.0).sum()
+            self.rows[number] += (weight > 0).sum()
+            weight = (weight * self.decays[number])[:, None]
+            if id(self.tensors[x]) in self.grads:
+                back = (q @ head).float().sub_(pull).mul_(weight)
+                self.grads[id(self.tensors[x])].index_add_(0, taken, back)
+            trained = id(self.tensors[w]) in self.grads
+            if trained or (b is not None and id(self.tensors[b]) in self.grads):
+                grad = q.scatter_add_(1, pivot, q.new_full(pivot.shape, -1.0)) if p is None else q.sub_(p)
+                if trained:
+                    waiting.setdefault(id(self.tensors[w]), []).append((grad, inputs * weight.to(self.dtype)))
+                if b is not None and id(self.tensors[b]) in self.grads:
+                    self.grads[id(self.tensors[b])] += weight[:, 0].to(self.dtype) @ grad
+        for key, pairs in waiting.items():
+            # In one product for all depths: adding to a large matrix is what costs.
+            self.grads[key] += torch.cat([grad for grad, _ in pairs]).t() @ torch.cat([row for _, row in pairs])
 
 
-def _places(biased: Sequence[bool]) -> Sequence[tuple[int, int, int | None]]:
+def _places(biased: Sequence[bool]) -> list[tuple[int, int, int | None]]:
     """Where inputs, weight and bias of each depth lie among the tensors."""
-    places, at = [], 0
+    places: list[tuple[int, int, int | None]] = []
+    at = 0
     for has_bias in biased:
         places.append((at, at + 1, at + 2 if has_bias else None))
         at += 3 if has_bias else 2
