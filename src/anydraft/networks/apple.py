@@ -86,7 +86,7 @@ class AppleBody(nn.Module):
         x = torch.cat([state.context[0].expand_as(cell), cell], -1)
         if self.input_proj is not None:
             x = self.input_proj(x)
-        for block in self.lm_head[:-1]:
+        for block in list(self.lm_head)[:-1]:
             x = block(x)
         return x, State(cell, state.context)
 
