@@ -42,7 +42,7 @@ class FoldedLean:
         dtype = body.scale.dtype
         self.table = torch.cat([body.tokens(rows) for rows in _chunks(network.embedding)])
         projection = body.out.weight.float() * body.scale.float()
-        head = torch.cat([(rows.float() @ projection).to(dtype) for rows in _chunks(network.head)])
+        head = torch.cat([(rows.to(projection.device).float() @ projection).to(dtype) for rows in _chunks(network.head)])
         self.head = laid_out(head)
 
     def start(self, hidden: torch.Tensor) -> State:
