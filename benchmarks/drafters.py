@@ -8,6 +8,7 @@ and with single passes of the target. See benchmarks/README.md for the columns a
 """
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from anydraft.drafters.trained import trained_drafter
 from anydraft.networks.registry import load_network
 from anydraft.target import Target
 
+PEERS = ("uag", "lookup")
 WARM_UP = 32  # tokens
 GUESSED_TAU, GUESSED_COST = 2.0, 0.3  # for the estimate only: tokens a pass, and a draft in plain passes
 app = typer.Typer(add_completion=False)
@@ -58,6 +60,7 @@ def main(
         "32",
         "default",
     ],
+    peer_nodes: Annotated[list[str], typer.Option(help="Those of uag and lookup; by default the same.")] = [],  # noqa: B006
     prompts: Annotated[list[str], typer.Option(help="A .jsonl file, or 'held-out'.")] = ["held-out"],  # noqa: B006
     limit: Annotated[int, typer.Option(min=1, help="Prompts of each set.")] = 6,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 96,
@@ -80,6 +83,7 @@ def main(
     if not isinstance(precision, torch.dtype):
         raise typer.BadParameter(f"{dtype!r} is no torch dtype; bfloat16 and float32 are")
     counts = [_nodes(count) for count in nodes]
+    of_peers = [_nodes(count) for count in peer_nodes] or counts
     extra = dict(_named(text) for text in drafter)
     given = {"medusa": medusa, "eagle": eagle, "apple": apple, "redrafter": redrafter, **extra}
     folders = {name: folder for name, folder in given.items() if folder is not None}
@@ -98,12 +102,13 @@ def main(
     name = f"{Path(target).name} target" + (f" enlarged to {size} (same answers)" if enlarge else f", {size}")
     decoders = _decoders(small, large, tokenizer, folders, assistant, lookup, precision)
     verifier = decoders["plain"].target
-    timer = PassTimer(verifier, sizes_of(counts))
+    timer = PassTimer(verifier, sizes_of([*counts, *of_peers]))
     contenders = [DraftingContender("plain", decoders.pop("plain"), None, timer)]
-    for count in counts:
+    for count in dict.fromkeys([*counts, *of_peers]):
         contenders += [
             DraftingContender(drafts, anydraft.Decoder(verifier, decoder.drafter), count, timer)
             for drafts, decoder in decoders.items()
+            if count in (of_peers if drafts in PEERS else counts)
         ]
     encoded = {
         label: [(f"{label}:{prompt.id}", list(tokenizer(prompt.text)["input_ids"])) for prompt in chosen.prompts]
@@ -130,6 +135,7 @@ def main(
         assistant=Path(assistant).name,
         drafters={drafts: _described(folder) for drafts, folder in folders.items()},
         nodes=nodes,
+        peer_nodes=peer_nodes or nodes,
         prompts={label: {"source": chosen.source, "digest": chosen.digest} for label, chosen in sets},
         prompts_timed=len(plan.prompts),
         max_new_tokens=max_new_tokens,
@@ -194,7 +200,10 @@ def _estimated(plan: Plan, contenders: list[DraftingContender], timer: PassTimer
     context = len(plan.warm_up)
     timer.sweep(context)  # the first use of a shape takes longer
     own = timer.sweep(context)
-    sweeps = sum(own.values()) * len(contenders)
+    start = time.perf_counter()
+    timer.target.prefill(timer.target.new_cache(1, context), 0, plan.warm_up)
+    prefill = time.perf_counter() - start
+    sweeps = (sum(own.values()) + prefill) * len(contenders)
     passes = 0.0
     for contender in contenders:
         drafts = contender.decoder.drafter is not None

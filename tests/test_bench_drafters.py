@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from functools import cache
@@ -35,8 +36,9 @@ from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Packed
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
+from anydraft.pacing import Fixed
 from anydraft.target import Target
-from anydraft.tree import DraftTree
+from anydraft.tree import Bounds, DraftTree
 
 VOCAB, WIDTH, WIDE = 96, 48, 120
 DEPTH = 3
@@ -138,7 +140,7 @@ def test_decoding_with_it_drafts_the_same_trees(form: str) -> None:
     trees = []
     for model, drafts in ((small_target(), small), (large_target(), enlarge_network(small, large_target()))):
         target = Target(model, structure="tree")
-        decoder = Decoder(target, trained_drafter(target, drafts))
+        decoder = Decoder(target, trained_drafter(target, drafts), pacing=Fixed(Bounds(4, 3, 12)))
         trees.append([step.draft for step in decoder.stream([5, 6, 7, 8], temperature=0.0, max_new_tokens=8)])
     assert trees[0] == trees[1]
     assert max(map(len, trees[0])) > 3
@@ -223,7 +225,7 @@ def test_step_cost_is_what_the_own_passes_do_not_explain() -> None:
 
 
 def test_figures_of_known_runs() -> None:
-    own = {1: 0.1, 4: 0.13}
+    own, slow = {1: 0.1, 4: 0.13}, {1: 0.2, 4: 0.26}
     runs = {
         "anydraft": DraftedRun(
             tokens=[1] * 8, seconds=1.5, passes=8, seconds_prefill=0.5, nodes=[1] * 8, unmerged=[0] * 8, own_passes=own
@@ -247,8 +249,14 @@ def test_figures_of_known_runs() -> None:
             own_passes=own,
         ),
     }
+    # A third one, while the machine was half as fast: its figures are those of the second.
+    drafted = runs["anydraft-redrafter@4"]
+    twice = {"seconds": 3.0, "seconds_prefill": 1.0, "seconds_draft": 0.56, "seconds_start": 0.4, "own_passes": slow}
+    runs["anydraft-other@4"] = dataclasses.replace(drafted, **twice)
     task = Task(temperature=0.0, max_new_tokens=8, seed=0)
-    row = summarise_drafting([Record(prompt_id="s:p", contender=c, task=task, run=r) for c, r in runs.items()])[1]
+    rows = summarise_drafting([Record(prompt_id="s:p", contender=c, task=task, run=r) for c, r in runs.items()])
+    row, other = rows[1:]
+    assert (other.own_pass, other.step_cost, other.draft_cost) == (row.own_pass, row.step_cost, row.draft_cost)
     assert (row.drafter, row.nodes, row.nodes_per_pass) == ("redrafter", "4", 4.0)
     assert row.own_pass is not None
     assert row.own_pass.value == pytest.approx(0.13 / 0.125)

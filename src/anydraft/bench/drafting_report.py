@@ -6,11 +6,15 @@ Beside speedup, tau and c (`anydraft.bench.report`), by number of verified nodes
 - *step cost*: all else that a step takes (drafting, hidden states, choosing, keeping), in plain passes;
 - *draft*: the drafting in it;
 - *saved*: nodes that were not verified because paths share their beginnings.
+
+Of the first three, seconds are corrected by how fast the machine was just then: the passes timed before a run, over the
+median of those before all runs of the prompt. Speedup and c are as the clock had them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,12 +146,13 @@ def _row(
     timed = [prompt for prompt in mine if prompt in plain and prompt in own]
     own_pass = step = draft = None
     if timed:
-        steps = [step_seconds(mine[prompt]) for prompt in timed]
+        pace = {prompt: slowness(mine[prompt], own[prompt]) for prompt in timed}
+        steps = [step_seconds(mine[prompt]) / pace[prompt] for prompt in timed]
         alone = [seconds_of(mine[prompt].nodes, own[prompt]) for prompt in timed]
         counts = [float(mine[prompt].passes) for prompt in timed]
-        base = [step_seconds(plain[prompt]) for prompt in timed]
+        base = [step_seconds(plain[prompt]) / slowness(plain[prompt], own[prompt]) for prompt in timed]
         base_counts = [float(plain[prompt].passes) for prompt in timed]
-        drafting = [mine[prompt].seconds_draft - mine[prompt].seconds_start for prompt in timed]
+        drafting = [(mine[prompt].seconds_draft - mine[prompt].seconds_start) / pace[prompt] for prompt in timed]
         draft = bootstrap(ratio_of_times, drafting, counts, base, base_counts, seed=seed)
         own_pass = bootstrap(ratio_of_times, alone, counts, base, base_counts, seed=seed)
         step = bootstrap(cost_above, steps, alone, counts, base, base_counts, seed=seed)
@@ -176,6 +181,12 @@ def _row(
 def step_seconds(run: DraftedRun) -> float:
     """Seconds of all steps of a run: without reading the prompt, by the target or by the drafter."""
     return run.seconds - run.seconds_prefill - run.seconds_start
+
+
+def slowness(run: DraftedRun, own: Mapping[int, float]) -> float:
+    """How much slower the target's passes were just before this run than they usually were."""
+    ratios = [seconds / own[size] for size, seconds in run.own_passes.items()]
+    return statistics.median(ratios) if ratios else 1.0
 
 
 def acceptance(runs: Sequence[DraftedRun]) -> list[float]:
