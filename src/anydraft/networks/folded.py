@@ -42,8 +42,8 @@ class FoldedLean:
         dtype = body.scale.dtype
         self.table = torch.cat([body.tokens(rows) for rows in _chunks(network.embedding)])
         projection = body.out.weight.float() * body.scale.float()
-        head = torch.cat([(rows.to(projection.device).float() @ projection).to(dtype) for rows in _chunks(network.head)])
-        self.head = laid_out(head)
+        heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
+        self.head = laid_out(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
 
     def start(self, hidden: torch.Tensor) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
