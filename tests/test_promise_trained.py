@@ -270,9 +270,8 @@ def test_padding_is_no_token_of_its_own(kind: str, pad: str) -> None:
     if pad == "said":
         assert sum(token in tokens for tokens in whole) >= 1
     target = Target(model, structure="tree")
-    options = [
-        {**SETTINGS[setting], "max_new_tokens": NEW, "ignore_eos": pad != "eos"} for setting in ("greedy", "temperature")
-    ]
+    shared: dict[str, Any] = {"max_new_tokens": NEW, "ignore_eos": pad != "eos"}
+    options = [{**SETTINGS[setting], **shared} for setting in ("greedy", "temperature")]
     expected = [said(generate(tiny.decoder("mistral"), prompts, **o)) for o in options]
     network = fitted_network(kind, model, [p + t for e in expected for p, t in zip(prompts, e, strict=True)])
     made = tiny.decoder(target, drafter(network, target))
@@ -297,7 +296,8 @@ def test_a_budget_smaller_than_the_draft(kind: str, new: int) -> None:
 def test_prompts_of_one_token(kind: str) -> None:
     """There is no hidden state before the first pass: it drafts nothing, the second does."""
     prompts = [[token] for token in (5, PAD, EOS, 9, VOCAB - 1)]
-    options = [{**SETTINGS[setting], "max_new_tokens": NEW, "ignore_eos": True} for setting in ("greedy", "temperature")]
+    shared: dict[str, Any] = {"max_new_tokens": NEW, "ignore_eos": True}
+    options = [{**SETTINGS[setting], **shared} for setting in ("greedy", "temperature")]
     expected = [said(generate(tiny.decoder("starcoder2"), prompts, **o)) for o in options]
     known = [prompt + tokens for wanted in expected for prompt, tokens in zip(prompts, wanted, strict=True)]
     made = decoder("starcoder2", fitted_network(kind, tiny.model("starcoder2"), known))
