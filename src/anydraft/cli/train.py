@@ -66,7 +66,7 @@ def train(
         int | None, typer.Option(help="Stop after so many estimates without a better one.", rich_help_panel=LENGTH)
     ] = None,
     evaluations: Annotated[int, typer.Option(help="Estimates over the run.", rich_help_panel=LENGTH)] = 20,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch.", rich_help_panel=DATA)] = 4096,
+    batch_tokens: Annotated[int, typer.Option(help="Positions of a batch.", rich_help_panel=DATA)] = 4096,
     accumulate: Annotated[int, typer.Option(help="Batches of an update.", rich_help_panel=DATA)] = 1,
     held_out: Annotated[float, typer.Option(help="Share of prompts for the estimate.", rich_help_panel=DATA)] = 0.02,
     cache_features: Annotated[
@@ -74,6 +74,9 @@ def train(
         typer.Option(
             "--cache-features", help="Keep the target's hidden states on disk, beside the data.", rich_help_panel=DATA
         ),
+    ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=LEARNING)
     ] = False,
     lr: Annotated[float, typer.Option(help="Highest learning rate.", rich_help_panel=LEARNING)] = 1e-3,
     warmup: Annotated[int, typer.Option(help="Updates until it is reached.", rich_help_panel=LEARNING)] = 30,
@@ -127,6 +130,7 @@ def train(
         held_out=held_out,
         evaluations=evaluations,
         patience=patience,
+        compile=compile,
         cache_features=cache_features,
         seed=seed,
     )

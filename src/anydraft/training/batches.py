@@ -127,13 +127,16 @@ class Order:
 
     Attributes:
         indices: sequences to read.
-        tokens: most tokens of a batch, padding included; a longer sequence is a batch of its own.
+        tokens: most positions of a batch that are learned from.
+        seed: of the order.
+        depth: as for `pack`.
     """
 
     dataset: Dataset
     indices: Ints
     tokens: int
     seed: int
+    depth: int | None = None
 
     def epoch(self, number: int) -> list[Ints]:
         """Batches of one epoch."""
@@ -144,7 +147,7 @@ class Order:
         batches: list[Ints] = []
         for start in range(0, len(shuffled), pool):
             part = shuffled[start : start + pool]
-            batches += cut(part[np.argsort(lengths[part], kind="stable")], lengths, self.tokens)
+            batches += cut(self.dataset, part, self.tokens, self.depth)
         return [batches[i] for i in generator.permutation(len(batches))]
 
     def total(self, epochs: int) -> int:
@@ -161,21 +164,36 @@ class Order:
             epoch, place = epoch + 1, 0
 
 
-def cut(indices: Ints, lengths: Ints, tokens: int) -> list[Ints]:
-    """Sequences in their order, in batches of at most `tokens` when padded to the longest."""
+def cut(dataset: Dataset, indices: Ints, tokens: int, depth: int | None) -> list[Ints]:
+    """Sequences by length, in batches of at most `tokens` that `pack` keeps, and of twice that when padded.
+
+    A sequence longer than that is a batch of its own.
+    """
+    indices = indices[np.argsort(dataset.lengths[indices], kind="stable")]
+    first = np.zeros(len(indices), np.int64) if depth is None else dataset.prompts[indices] - 1 - depth
+    kept = dataset.lengths[indices] - first.clip(min=0)
     batches: list[Ints] = []
-    start, longest = 0, 0
+    start, sum_kept = 0, 0
     for place, index in enumerate(indices):
-        longest = max(longest, int(lengths[index]))
-        if place > start and longest * (place - start + 1) > tokens:
+        padded = int(dataset.lengths[index]) * (place - start + 1)
+        if place > start and (sum_kept + int(kept[place]) > tokens or padded > 2 * tokens):
             batches.append(indices[start:place])
-            start, longest = place, int(lengths[index])
+            start, sum_kept = place, 0
+        sum_kept += int(kept[place])
     if start < len(indices):
         batches.append(indices[start:])
     return batches
 
 
-def pack(dataset: Dataset, indices: Ints, features: Tensor, *, depth: int | None, device: torch.device) -> Packed:
+def pack(
+    dataset: Dataset,
+    indices: Ints,
+    features: Tensor,
+    *,
+    depth: int | None,
+    device: torch.device,
+    multiple: int = 1,
+) -> Packed:
     """Sequences one after the other.
 
     Args:
@@ -184,6 +202,7 @@ def pack(dataset: Dataset, indices: Ints, features: Tensor, *, depth: int | None
         features: (N, H) of all their tokens.
         depth: leave out the part of each prompt that no prediction up to this depth starts from; None keeps all.
         device: of the result.
+        multiple: fill up to a multiple of so many positions with ones that nothing is learned from.
     """
     tokens, documents, positions, answers, kept = [], [], [], [], []
     for number, index in enumerate(indices):
@@ -199,4 +218,17 @@ def pack(dataset: Dataset, indices: Ints, features: Tensor, *, depth: int | None
     features = features.to(device)
     if not keep.all():
         features = features[torch.from_numpy(keep).to(device)]
-    return Packed(flat[0].long(), flat[1].long(), flat[2].long(), flat[3], features)
+    packed = Packed(flat[0].long(), flat[1].long(), flat[2].long(), flat[3], features)
+    return packed if len(packed) % multiple == 0 else _filled(packed, multiple - len(packed) % multiple)
+
+
+def _filled(packed: Packed, more: int) -> Packed:
+    """With so many positions more, of a sequence of their own that has no answer."""
+    zeros = packed.tokens.new_zeros(more)
+    return Packed(
+        torch.cat([packed.tokens, zeros]),
+        torch.cat([packed.documents, zeros - 1]),
+        torch.cat([packed.positions, torch.arange(more, device=zeros.device)]),
+        torch.cat([packed.answers, zeros.bool()]),
+        torch.cat([packed.features, packed.features.new_zeros(more, packed.features.shape[1])]),
+    )

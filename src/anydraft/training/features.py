@@ -128,8 +128,7 @@ class Cached:
                 file.truncate(shape[0] * row)
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, max(1, shape[0] * row))
-                order = np.argsort(dataset.lengths, kind="stable")
-                for indices in cut(order, dataset.lengths, batch_tokens):
+                for indices in cut(dataset, np.arange(len(dataset)), batch_tokens, None):
                     hidden = source.of(dataset, indices).to(self.dtype).cpu().contiguous()
                     at = 0
                     for index in indices:

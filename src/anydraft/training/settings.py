@@ -22,7 +22,7 @@ class Settings:
         depth_decay: weight of a depth relative to the one before.
         rows_per_depth: share of the positions that each batch's loss is taken over, drawn at random.
         minutes, steps, epochs: how long.
-        batch_tokens: per forward pass, padding included.
+        batch_tokens: positions that a batch is learned from.
         accumulate: batches per step (and process).
         lr: highest learning rate; it rises over `warmup` steps and falls to zero along a cosine.
         optimizer: "adamw", or "muon" for matrices with AdamW for the rest.
@@ -31,6 +31,7 @@ class Settings:
         held_out: share of the prompts that is kept for the estimate; 0 switches estimate and early stop off.
         evaluations: how often the estimate is made over the run.
         patience: stop after so many estimates without a better one; None never.
+        compile: compile the network first; worth its minute on long runs of redrafter and medusa.
         cache_features: read hidden states from disk.
         seed: of order, initial weights and noise.
     """
@@ -53,6 +54,7 @@ class Settings:
     held_out: float = 0.02
     evaluations: int = 20
     patience: int | None = None
+    compile: bool = False
     cache_features: bool = False
     seed: int = 0
 

@@ -70,7 +70,6 @@ def train(
     accelerator = Accelerator(cpu=model.device.type == "cpu")
     if accelerator.num_processes > 1 and model.device != accelerator.device:
         model = model.to(accelerator.device)
-    model.requires_grad_(False)
     corpus = open_corpus(data, model, tokenizer)
     target = Computed(model)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)

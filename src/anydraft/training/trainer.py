@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -21,10 +21,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from anydraft.errors import OptionConflict
 from anydraft.networks.network import DrafterNetwork
-from anydraft.networks.packed import Packed
+from anydraft.networks.packed import Level, Packed
 from anydraft.training.batches import Dataset, Ints, Order, cut, pack
 from anydraft.training.checkpoint import Checkpoints
+from anydraft.training.compiled import Compiled
 from anydraft.training.estimate import Estimate, Tally, count
 from anydraft.training.features import Computed, Features
 from anydraft.training.log import Log
@@ -119,8 +121,15 @@ class Trainer:
         self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_per_depth, dtype)
         self.teacher = Teacher(target.head, network.vocabulary)
         train, held = dataset.split(settings.held_out)
-        self.order = Order(dataset, train, settings.batch_tokens, settings.seed)
-        self.held = first_tokens(dataset, held, HELD_OUT_TOKENS, settings.batch_tokens)
+        self.depth = None if network.kind in READS_CONTEXT else settings.depth
+        self.order = Order(dataset, train, settings.batch_tokens, settings.seed, self.depth)
+        taken = held[: max(1, int(np.searchsorted(np.cumsum(dataset.lengths[held]), HELD_OUT_TOKENS)))]
+        self.held = cut(dataset, taken, settings.batch_tokens, self.depth)
+        self.unroll: Callable[[Packed, int], Iterable[Level]] = network.levels
+        if settings.compile:
+            if network.kind in READS_CONTEXT:
+                raise OptionConflict(f"compile does not work for {network.kind}: its shapes follow the sequences")
+            self.unroll = Compiled(network)
         self.optimizers = Optimizers(network, settings)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
@@ -227,7 +236,7 @@ class Trainer:
                     continue
                 batch = self._packed(indices)
                 with self._autocast():
-                    levels = list(self.network.levels(batch, settings.depth))
+                    levels = list(self.unroll(batch, settings.depth))
                 loss = self.objective(levels, batch, self.teacher)
                 self.accelerator.backward(loss.total)
                 tokens = batch.answers.sum()
@@ -263,8 +272,14 @@ class Trainer:
         return self.order.walk(self.progress.epoch, self.progress.place)
 
     def _packed(self, indices: Ints) -> Packed:
-        depth = None if self.network.kind in READS_CONTEXT else self.settings.depth
-        return pack(self.dataset, indices, self.features.of(self.dataset, indices), depth=depth, device=self.device)
+        return pack(
+            self.dataset,
+            indices,
+            self.features.of(self.dataset, indices),
+            depth=self.depth,
+            device=self.device,
+            multiple=self.settings.batch_tokens if self.settings.compile else 1,
+        )
 
     def _held_rows(self) -> Iterator[tuple[Packed, Tensor]]:
         for indices, batch in zip(
@@ -295,10 +310,3 @@ class Trainer:
     def _write(self, record: dict[str, Any]) -> None:
         if self.log is not None and self.accelerator.is_main_process:
             self.log.write(record)
-
-
-def first_tokens(dataset: Dataset, indices: Ints, most: int, batch_tokens: int) -> list[Ints]:
-    """Batches of the first sequences, up to so many tokens, of similar length."""
-    lengths = dataset.lengths[indices]
-    taken = indices[: max(1, int(np.searchsorted(np.cumsum(lengths), most)))]
-    return cut(taken[np.argsort(dataset.lengths[taken], kind="stable")], dataset.lengths, batch_tokens)
