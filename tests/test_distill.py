@@ -19,7 +19,8 @@ from anydraft.errors import AnydraftError, ContextOverflow, OptionConflict, Toke
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training import shards as shards_module
 from anydraft.training.corpus import PROVENANCE, Corpus
-from anydraft.training.distill import Progress, Settings, distill
+from anydraft.training.distill import Progress, distill
+from anydraft.training.plan import Settings
 from anydraft.training.prompts import read_prompts, token_ids
 from anydraft.training.race import Race
 

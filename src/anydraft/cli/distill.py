@@ -14,7 +14,8 @@ from anydraft.cli.loading import load_decoder, status, stderr, warm_up
 if TYPE_CHECKING:
     from anydraft.decoder import Decoder
     from anydraft.target import Target
-    from anydraft.training.distill import Progress, Settings
+    from anydraft.training.distill import Progress
+    from anydraft.training.plan import Settings
     from anydraft.training.prompts import PromptSet
 
 PROMPTS = "Prompts"
@@ -76,7 +77,7 @@ def distill(
     Stop it at any time: the same command goes on where it stopped.
     """
     warm_up()
-    from anydraft.training.distill import Settings
+    from anydraft.training.plan import Settings
     from anydraft.training.prompts import read_prompts
 
     settings = Settings(

@@ -2,15 +2,15 @@
 
 Every answer is a function of the target, the settings and its own prompt: coin and noise come from the seed and the
 prompt's place in the file. Batches, drafters, kills and restarts change nothing (in half precision as far as
-rounding goes: the same command makes the same batches again). arXiv 2403.09919 (ReDrafter), section 4.3.
+rounding goes: the same command makes the same batches again). The idea
+is that of ReDrafter's training (arXiv 2403.09919).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,61 +22,15 @@ from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import ContextOverflow, OptionConflict
 from anydraft.networks.files import write_whole
 from anydraft.networks.identity import TargetIdentity
-from anydraft.noise import mix64
 from anydraft.row import Row
-from anydraft.sampling import SamplingParams
 from anydraft.session import RowStep
 from anydraft.target import Target
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training.corpus import PROVENANCE, read_provenance, wrong_with
-from anydraft.training.prompts import PromptSet, read_prompts, token_ids
+from anydraft.training.plan import Plan, Planned, Settings
+from anydraft.training.prompts import PromptSet, read_prompts
 from anydraft.training.race import Race
 from anydraft.training.shards import Shards, shard_paths
-
-logger = logging.getLogger(__name__)
-
-WINDOW = 1024
-"""Prompts of a kind that are sorted by length together; fixed, so that the order of answers is."""
-COIN = 0xC014
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What answers depend on, beside target and prompts.
-
-    Args:
-        sampled_share: share of the answers that are sampled; the others are greedy.
-        temperature: of sampled answers.
-        max_new_tokens: longest answer.
-        seed: of coins and noise.
-    """
-
-    sampled_share: float = 0.5
-    temperature: float = 1.0
-    max_new_tokens: int = 128
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sampled_share <= 1:
-            raise OptionConflict(f"sampled_share must be between 0 and 1, got {self.sampled_share}")
-        if self.sampled_share and not self.temperature > 0:
-            raise OptionConflict(
-                f"temperature must be > 0 for sampled answers, got {self.temperature}; sampled_share=0 makes all greedy"
-            )
-        self.params(True)
-
-    def sampled(self, index: int) -> bool:
-        """Whether the answer to the prompt at that place is sampled."""
-        return (mix64(self.seed, index, COIN) >> 11) * 2.0**-53 < self.sampled_share
-
-    def noise_seed(self, index: int) -> int:
-        """Seed of the noise of the answer to the prompt at that place."""
-        return mix64(self.seed, index) >> 1
-
-    def params(self, sampled: bool, seed: int = 0) -> SamplingParams:
-        """How one answer is made."""
-        temperature = self.temperature if sampled else 0.0
-        return SamplingParams(temperature=temperature, max_new_tokens=self.max_new_tokens, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -105,14 +59,6 @@ class Progress:
     def tokens_per_second(self) -> float:
         """Of this run."""
         return self.made_tokens / self.seconds if self.seconds else 0.0
-
-
-@dataclass(frozen=True)
-class _Planned:
-    index: int
-    id: str
-    ids: list[int]
-    sampled: bool
 
 
 def distill(
@@ -164,11 +110,11 @@ def distill(
     folder = Path(out)
     with Shards(folder, shard_size, wrong_with) as shards:
         story = _begin(folder, target, prompts, settings)
-        work = _Work(target, prompts, settings, limit)
-        state = Progress(len(shards.known), work.total, tokens=sum(kept["tokens"] for kept in shards.known.values()))
+        plan = Plan(target, prompts, settings, limit)
+        state = Progress(len(shards.known), plan.total, tokens=sum(kept["tokens"] for kept in shards.known.values()))
         if watch is not None:
             watch(state)
-        for batch in work.batches(batch_size):
+        for batch in plan.batches(batch_size):
             missing = [planned.id not in shards.known for planned in batch]
             if any(missing):
                 started = time.perf_counter()
@@ -180,8 +126,8 @@ def distill(
                 tokens = sum(len(record["answer"]) for record in records)
                 state = Progress(
                     len(shards.known),
-                    work.total,
-                    work.skipped,
+                    plan.total,
+                    plan.skipped,
                     state.tokens + tokens,
                     state.made + len(records),
                     state.made_tokens + tokens,
@@ -193,54 +139,15 @@ def distill(
         shards.finish()
         if not shards.known:
             raise ContextOverflow(
-                f"none of the {work.total} prompts leaves room for max_new_tokens={settings.max_new_tokens} in the "
+                f"none of the {plan.total} prompts leaves room for max_new_tokens={settings.max_new_tokens} in the "
                 f"model's context of {target.context_length}; give shorter ones, or lower it"
             )
-        state = Progress(**{**asdict(state), "skipped": work.skipped})
-        _write(folder, story | {"complete": True, "counts": _counts(shards, work)})
+        state = Progress(**{**asdict(state), "skipped": plan.skipped})
+        _write(folder, story | {"complete": True, "counts": _counts(shards, plan)})
     return state
 
 
-class _Work:
-    """The plan: batches in a fixed order, each all greedy or all sampled and of similar length."""
-
-    def __init__(self, target: Target, prompts: PromptSet, settings: Settings, limit: int | None) -> None:
-        self.target = target
-        self.items = prompts.items[:limit]
-        self.settings = settings
-        self.total = len(self.items)
-        self.skipped = 0
-
-    def batches(self, size: int) -> Iterator[list[_Planned]]:
-        """Slices of windows; the order of prompts does not depend on `size`."""
-        for window in self._windows():
-            for start in range(0, len(window), size):
-                yield window[start : start + size]
-
-    def _windows(self) -> Iterator[list[_Planned]]:
-        waiting: dict[bool, list[_Planned]] = {False: [], True: []}
-        room = self.target.context_length - self.settings.max_new_tokens
-        for index, item in enumerate(self.items):
-            ids = token_ids(item, self.target.tokenizer, self.target.vocab_size)
-            if len(ids) > room:
-                self.skipped += 1
-                logger.info("prompt %r of %d tokens is too long for the context", item.id, len(ids))
-                continue
-            sampled = self.settings.sampled(index)
-            window = waiting[sampled]
-            window.append(_Planned(index, item.id, ids, sampled))
-            if len(window) == WINDOW:
-                yield _by_length(window)
-                waiting[sampled] = []
-        for window in waiting.values():
-            yield _by_length(window)
-
-
-def _by_length(window: list[_Planned]) -> list[_Planned]:
-    return sorted(window, key=lambda planned: (len(planned.ids), planned.index))
-
-
-def _raced(race: Race, batch: Sequence[_Planned], settings: Settings) -> tuple[Decoder, list[dict[str, Any]]]:
+def _raced(race: Race, batch: Sequence[Planned], settings: Settings) -> tuple[Decoder, list[dict[str, Any]]]:
     """A batch answered by the fastest decoder, or by the one whose turn it is to show its speed."""
     kind = batch[0].sampled
     while True:
@@ -258,7 +165,7 @@ def _raced(race: Race, batch: Sequence[_Planned], settings: Settings) -> tuple[D
             return decoder, _records(batch, rows, settings)
 
 
-def _rows(decoder: Decoder, batch: Sequence[_Planned], settings: Settings) -> list[Row]:
+def _rows(decoder: Decoder, batch: Sequence[Planned], settings: Settings) -> list[Row]:
     """Rows of a batch; the noise of each is its own."""
     rows: list[Row] = []
     for planned in batch:
@@ -267,7 +174,7 @@ def _rows(decoder: Decoder, batch: Sequence[_Planned], settings: Settings) -> li
     return rows
 
 
-def _records(batch: Sequence[_Planned], rows: Sequence[Row], settings: Settings) -> list[dict[str, Any]]:
+def _records(batch: Sequence[Planned], rows: Sequence[Row], settings: Settings) -> list[dict[str, Any]]:
     """What is written of finished rows."""
     return [
         {
@@ -325,11 +232,11 @@ def _compared(story: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _counts(shards: Shards, work: _Work) -> dict[str, int]:
+def _counts(shards: Shards, plan: Plan) -> dict[str, int]:
     kept = shards.known.values()
     return {
-        "prompts": work.total,
-        "skipped": work.skipped,
+        "prompts": plan.total,
+        "skipped": plan.skipped,
         "answers": len(kept),
         "tokens": sum(answer["tokens"] for answer in kept),
         "sampled": sum(answer["temperature"] > 0 for answer in kept),

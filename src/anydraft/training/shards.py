@@ -68,7 +68,7 @@ class Shards:
         self.size = size
         self.records = 0
         self.known: dict[str, Record] = {}
-        """Id to what `keep` made of the record."""
+        """Ids on disk, each with a summary of its record."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = -1
         self._lock = _locked(folder)
