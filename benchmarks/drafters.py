@@ -124,7 +124,8 @@ def main(
         judge=Judge(small),
     )
     minutes = _estimated(plan, contenders, timer) / 60
-    console.print(f"{name}: {len(contenders)} contenders, {len(plan.prompts)} prompts, about {minutes:.0f} min at the present load")
+    console.print(f"{name}: {len(contenders)} contenders, {len(plan.prompts)} prompts")
+    console.print(f"about {minutes:.0f} min at the present load")
     if estimate:
         return
     title = f"Drafters: {name}, {dtype}, {threads} threads"
