@@ -90,6 +90,8 @@ def main(
     baselines = [("redrafter", name) for name in extra]
     console = wide_console()
     if again:
+        if not (out / "runs.jsonl").is_file():
+            raise typer.BadParameter(f"--again needs the runs of an earlier measurement, and {out} has none")
         kept = read_records(out / "runs.jsonl", DraftedRun)
         _report(kept, out, docs, baselines, (out / "title.txt").read_text("utf-8").strip(), seed, console)
         return
