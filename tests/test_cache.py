@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -283,3 +285,17 @@ def test_growing_keeps_what_is_there() -> None:
 def test_cutting_to_more_than_there_is_is_refused() -> None:
     with pytest.raises(ValueError, match="0 slots cannot be cut to 3"):
         SlotCache(1).cut(0, 3)
+
+
+def test_memory_of_a_dropped_cache_is_freed_at_once() -> None:
+    model = tiny.model("llama")
+    lm = LanguageModel(model)
+    cache = lm.new_cache(1)
+    lm.prefill(cache, 0, [3, 4, 5])
+    keys = weakref.ref(cache.layers[0].keys)
+    gc.disable()
+    try:
+        del cache
+        assert keys() is None
+    finally:
+        gc.enable()

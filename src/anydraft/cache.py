@@ -8,6 +8,7 @@ the few columns of the accepted path down without touching the prefix. What a ro
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, cache: SlotCache) -> None:
         super().__init__()
-        self._cache = cache
+        # Weak, or a finished batch would keep its memory until Python looks for cycles.
+        self._cache: SlotCache = weakref.proxy(cache)
         self.is_initialized = False
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
