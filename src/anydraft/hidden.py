@@ -91,7 +91,7 @@ class OutputHead:
         """Scale under which this head gives the model's own logits on a few tokens."""
         ids = torch.arange(PROBE, device=model.get_input_embeddings().weight.device)[None] % len(self.weight)
         with LastHidden(model).caught() as caught:
-            given = model(input_ids=ids, use_cache=False).logits.float()
+            given = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
         hidden = caught[-1].to(self.weight.device)
         given = given.to(self.weight.device)
         plain = self.logits(hidden)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel
 
-from anydraft.errors import WrongTarget
+from anydraft.errors import UnsupportedModel, WrongTarget
 
 SAMPLED_ROWS = 64
 
@@ -32,8 +32,15 @@ class TargetIdentity:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Self:
-        """Identity of a loaded model."""
-        head = model.get_output_embeddings().weight
+        """Identity of a loaded model.
+
+        Raises:
+            UnsupportedModel: it has no LM head.
+        """
+        output = model.get_output_embeddings()
+        if output is None:
+            raise UnsupportedModel(f"{type(model).__name__} has no LM head, so no drafter can belong to it")
+        head = output.weight
         name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__).rstrip("/")
         return cls(name.rsplit("/", 1)[-1], int(head.shape[1]), int(head.shape[0]), fingerprint(model))
 
