@@ -79,6 +79,10 @@ def load(
     kind: str | None = None
     network = _network(drafter if assistant is None else assistant)
     if network is not None:
+        if assistant is not None and drafter != "auto":
+            raise OptionConflict(
+                f"drafter={drafter!r} contradicts a trained drafter as assistant=; give the latter as drafter="
+            )
         kind, assistant = "trained", None
     elif isinstance(drafter, str) and drafter in KINDS:
         kind = drafter
@@ -226,7 +230,7 @@ def load_model(
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype if dtype is not None else "auto", trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as failure:
+    except (OSError, ValueError, KeyError, TypeError) as failure:
         raise UnsupportedModel(
             f"cannot load the {role} {model!r}: {_first_line(failure)}. Give a hub name, a folder written by "
             "save_pretrained, or a loaded model."

@@ -113,6 +113,8 @@ def read_apple_config(content: dict[str, Any]) -> dict[str, Any]:
     try:
         own = content.get(OWN_KEY) or {}
         hidden_size, vocab_size = int(content["hidden_size"]), int(content["vocab_size"])
+        if min(hidden_size, vocab_size) < 1:
+            raise ValueError(f"hidden_size={hidden_size} and vocab_size={vocab_size} must be positive")
         target = own.get("target", {"name": "unknown"})
         return {
             "target": TargetIdentity.from_dict({**target, "hidden_size": hidden_size, "vocab_size": vocab_size}),

@@ -58,9 +58,11 @@ class EagleConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         sizes = (self.num_heads, self.num_kv_heads, self.head_dim, self.intermediate_size)
-        if min(sizes) < 1 or self.num_heads % self.num_kv_heads or self.head_dim % 2:
+        width = self.target.hidden_size
+        if min(sizes) < 1 or self.num_heads % self.num_kv_heads or self.head_dim % 2 or width % self.num_heads:
             raise OptionConflict(
-                "an EAGLE layer needs positive sizes, an even head_dim, and num_heads divisible by num_kv_heads; got "
+                "an EAGLE layer needs positive sizes, an even head_dim, num_heads divisible by num_kv_heads, and a "
+                f"hidden size divisible by num_heads; got hidden size {width}, "
                 f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}, head_dim={self.head_dim}, "
                 f"intermediate_size={self.intermediate_size}"
             )
