@@ -33,10 +33,12 @@ from anydraft.training.corpus import Corpus, Sequence_
 from anydraft.training.estimate import Tally, count
 from anydraft.training.factory import new_network
 from anydraft.training.features import Cached, Computed
-from anydraft.training.objectives import Objective, Teacher
+from anydraft.training.objectives import Objective
+from anydraft.training.progress import Progress
 from anydraft.training.settings import Settings
+from anydraft.training.teacher import Teacher
 from anydraft.training.train import train
-from anydraft.training.trainer import Progress, Trainer
+from anydraft.training.trainer import Trainer
 
 DEPTH = 3
 CPU = torch.device("cpu")

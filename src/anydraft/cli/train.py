@@ -12,7 +12,7 @@ from anydraft.cli.generate import print_json
 from anydraft.cli.loading import resolve, status, stderr, warm_up
 
 if TYPE_CHECKING:
-    from anydraft.training.trainer import Progress as State
+    from anydraft.training.progress import Progress as State
 
 LENGTH = "How long"
 LEARNING = "Learning"

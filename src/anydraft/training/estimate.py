@@ -18,7 +18,8 @@ from torch.nn.functional import linear
 from anydraft.hidden import OutputHead
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Packed
-from anydraft.training.objectives import CHUNK_ELEMENTS, Teacher
+from anydraft.training.fused import CHUNK_ELEMENTS
+from anydraft.training.teacher import Teacher
 
 
 @dataclass(frozen=True)

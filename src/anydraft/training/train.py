@@ -20,8 +20,9 @@ from anydraft.training.corpus import Corpus
 from anydraft.training.factory import new_network
 from anydraft.training.features import Cached, Computed
 from anydraft.training.log import Format, open_log
+from anydraft.training.progress import Listener
 from anydraft.training.settings import Settings
-from anydraft.training.trainer import Listener, Trainer
+from anydraft.training.trainer import Trainer
 
 RAW = "raw:"
 Done = dict[str, Any]

@@ -13,8 +13,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from anydraft.training.compiled import Compiled
 from anydraft.training.estimate import Estimate, Tally, count
 from anydraft.training.features import Computed, Features
 from anydraft.training.log import Log
-from anydraft.training.objectives import Objective, Teacher
+from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
+from anydraft.training.progress import Listener, Progress
 from anydraft.training.settings import Settings
+from anydraft.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -41,43 +43,6 @@ HELD_OUT_TOKENS = 16384
 SMOOTHING = 0.95
 READS_CONTEXT = ("eagle",)
 """Kinds whose rows look at earlier ones; the others are spared the prompts."""
-
-
-@dataclass
-class Progress:
-    """Where a training is; saved with it.
-
-    Attributes:
-        step: steps done.
-        epoch, place: the next batch.
-        tokens: tokens of answers learned from, over all processes.
-        seconds: spent, over all sittings.
-        loss: running mean per row.
-        best: tokens per pass of the best estimate.
-        waited: estimates since the best one.
-        evaluated: estimates made.
-        estimate: the newest one.
-        stopped: by early stop.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    place: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    loss: float | None = None
-    best: float | None = None
-    waited: int = 0
-    evaluated: int = 0
-    estimate: dict[str, Any] | None = None
-    stopped: bool = False
-
-
-class Listener(Protocol):
-    """Is told how it goes (a progress bar)."""
-
-    def __call__(self, progress: Progress, share: float, speed: float) -> None:
-        """After every step: share of the run that is done, tokens per second of this sitting."""
 
 
 class Trainer:
