@@ -420,6 +420,42 @@ def test_thrown_out_anywhere_the_weights_are_the_same(data: Path, unbroken: Path
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_interrupted_inside_a_step_the_weights_are_the_same(
+    data: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chosen = random.Random(seed)
+    for _ in range(2):
+        calls, last, plain = [0], chosen.randrange(3, 9), Objective.__call__
+
+        def interrupted(self: Objective, *given: Any, calls: Any = calls, last: int = last, plain: Any = plain) -> Any:
+            calls[0] += 1
+            if calls[0] == last:
+                raise KeyboardInterrupt
+            return plain(self, *given)
+
+        monkeypatch.setattr(Objective, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained(data, tmp_path, **RESUMED, checkpoint_minutes=1e-9)
+        monkeypatch.undo()
+    trained(data, tmp_path, **RESUMED)
+    assert same(tmp_path, unbroken)
+
+
+def test_control_c_ends_and_saves_after_the_step(data: Path, unbroken: Path, tmp_path: Path) -> None:
+    def press(progress: Progress, share: float, speed: float) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before, said = signal.getsignal(signal.SIGINT), []  # type: ignore[var-annotated]
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, tmp_path, **RESUMED, listener=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    trained(data, tmp_path, **RESUMED, announce=said.append)
+    assert said[0] == "goes on at step 6"
+    assert same(tmp_path, unbroken)
+
+
 def test_killed_at_random_moments_the_weights_are_the_same(data: Path, unbroken: Path, tmp_path: Path) -> None:
     chosen, kills = random.Random(time.time_ns()), 0
     for _ in range(6):

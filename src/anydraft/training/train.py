@@ -120,9 +120,6 @@ def train(
         trainer.log = open_log(log, out, trainer.progress.step)
     try:
         progress = trainer.run()
-    except KeyboardInterrupt:
-        trainer.save()
-        raise
     finally:
         if trainer.log is not None:
             trainer.log.close()

@@ -29,6 +29,7 @@ from anydraft.training.checkpoint import Checkpoints
 from anydraft.training.compiled import Compiled
 from anydraft.training.estimate import Estimate, Tally, count
 from anydraft.training.features import Computed, Features
+from anydraft.training.interrupt import Interrupt
 from anydraft.training.log import Log
 from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
@@ -114,9 +115,21 @@ class Trainer:
     def run(self) -> Progress:
         """Train to the end; the network then has the weights of the best estimate (of the end, without estimates).
 
+        Ctrl-C ends it after the current step, which is saved.
+
         Raises:
+            KeyboardInterrupt: by Ctrl-C.
             OSError: a checkpoint could not be written; the one before is intact.
         """
+        with Interrupt() as interrupt:
+            self._train(interrupt)
+        self.save()
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.eval()
+        return self.progress
+
+    def _train(self, interrupt: Interrupt) -> None:
         state = self.progress
         began, saved = time.monotonic(), time.monotonic()
         before, tokens = state.seconds, state.tokens
@@ -124,7 +137,7 @@ class Trainer:
         self.network.train()
         while self.share < 1 and not state.stopped:
             loss, rate = self._step(batches)
-            state.seconds = self._agreed(before + time.monotonic() - began)
+            state.seconds, asked = self._agreed(before + time.monotonic() - began, interrupt.asked)
             state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
             speed = (state.tokens - tokens) / max(state.seconds - before, 1e-9)
             self._write(
@@ -142,13 +155,11 @@ class Trainer:
                 self._evaluate()
             if self.listener is not None:
                 self.listener(state, min(1.0, self.share), speed)
-            if time.monotonic() - saved > 60 * self.checkpoint_minutes:
+            if asked or time.monotonic() - saved > 60 * self.checkpoint_minutes:
                 self.save()
                 saved = time.monotonic()
-        if self.best is not None:
-            self.network.load_state_dict(self.best)
-        self.network.eval()
-        return state
+            if asked:
+                raise KeyboardInterrupt
 
     def held_out(self) -> Iterator[Packed]:
         """The held-out sequences of this process."""
@@ -194,9 +205,10 @@ class Trainer:
         """One step of the optimizer; mean loss per row, and the learning rate."""
         settings, state, processes = self.settings, self.progress, self.accelerator.num_processes
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        place = [state.epoch, state.place]
         with self._seeded(state.step):
             for number in range(settings.accumulate * processes):
-                indices, state.epoch, state.place = next(batches)
+                indices, *place = next(batches)
                 if number % processes != self.accelerator.process_index:
                     continue
                 batch = self._packed(indices)
@@ -215,6 +227,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(weights, settings.clip)
         rate = settings.rate(state.step, self.share)
         self.optimizers.step(rate)
+        # Not before: what is saved is the state between two steps.
+        state.epoch, state.place = place
         state.step += 1
         state.tokens += int(tokens)
         return total / max(weight, 1.0), rate
@@ -265,12 +279,13 @@ class Trainer:
             torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
             yield
 
-    def _agreed(self, seconds: float) -> float:
-        """The main process's clock: all must stop at the same step."""
+    def _agreed(self, seconds: float, asked: bool) -> tuple[float, bool]:
+        """The main process's clock, and whether anyone was interrupted: all must stop at the same step."""
         if self.accelerator.num_processes == 1:
-            return seconds
-        mine = seconds if self.accelerator.is_main_process else 0.0
-        return float(self.accelerator.reduce(torch.tensor(mine, device=self.device), "sum"))
+            return seconds, asked
+        mine = [seconds if self.accelerator.is_main_process else 0.0, float(asked)]
+        agreed = self.accelerator.reduce(torch.tensor(mine, dtype=torch.float64, device=self.device), "sum")
+        return float(agreed[0]), bool(agreed[1] > 0)
 
     def _write(self, record: dict[str, Any]) -> None:
         if self.log is not None and self.accelerator.is_main_process:
