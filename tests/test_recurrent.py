@@ -27,6 +27,7 @@ from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
 from anydraft.networks.apple import APPLE_MODEL_TYPE
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Packed
+from anydraft.networks.recall import HEAD_DIM, PackedMemory, RowMemory
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.noise import Noise
 from anydraft.row import Row
@@ -35,15 +36,16 @@ from anydraft.tree import Bounds, DraftTree, Growth, grow
 
 HIDDEN = 32
 FORMS: dict[str, dict[str, Any]] = {
-    "lean": {},
-    "narrow": {"state_size": 12, "num_layers": 1},
-    "elman": {"cell": "elman", "context_in_cell": False},
-    "reduced": {"vocabulary_size": 90},
+    "lean": {"recall_heads": 0},
+    "recalling": {},
+    "narrow": {"state_size": 12, "num_layers": 1, "recall_heads": 1},
+    "elman": {"cell": "elman", "context_in_cell": False, "recall_heads": 0},
+    "reduced": {"vocabulary_size": 90, "recall_heads": 2},
     "redrafter": {"arch": "redrafter"},
     "projected": {"arch": "redrafter", "exit_dim": 20, "num_layers": 1},
     "sums": {"arch": "redrafter", "rnn": False, "num_layers": 0},
 }
-LEAN = ["lean", "narrow", "elman", "reduced"]
+LEAN = ["lean", "recalling", "narrow", "elman", "reduced"]
 APPLE = ["redrafter", "projected", "sums"]
 
 
@@ -76,6 +78,7 @@ def hidden_of(index: int = 0) -> torch.Tensor:
 
 
 def drafts(drafter: RecurrentDrafter, rows: list[Row], bounds: list[Bounds]) -> list[DraftTree]:
+    drafter.stop(rows)
     drafter.start(rows)
     for row in rows:
         drafter.read(row, hidden_of(row.prompt[-1]))
@@ -212,12 +215,45 @@ def test_folded_steps_levels_and_plain_steps_agree(form: str) -> None:
     where = torch.arange(12)
     batch = Packed(tokens, torch.zeros_like(where), where, torch.ones(12, dtype=torch.bool), features)
     folded = network.fold()
-    states = [network.start(features), folded.start(features)]
+    memory = None
+    if network.reads_context:
+        pair = network.body.remembered(features, network.embedding[batch.shifted(1)])
+        memory = PackedMemory.of(*pair, batch.documents, where)
+    states = [network.start(features, memory), folded.start(features, memory)]
     for level in network.levels(batch, 4):
         told = level.inputs @ level.weight.T
+        rows = batch.valid(level.depth)
+        assert rows.any()
         for i, steps in enumerate((network, folded)):
             logits, states[i] = steps.step(states[i], batch.shifted(level.depth)[:, None])
-            torch.testing.assert_close(logits[:, 0], told, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(logits[rows, 0], told[rows], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_training_recalls_what_decoding_recalls() -> None:
+    network = known("recalling")
+    generator = torch.Generator().manual_seed(4)
+    lengths = [7, 12, 5]
+    tokens = torch.randint(0, VOCAB, (sum(lengths),), generator=generator)
+    features = torch.randn(sum(lengths), HIDDEN, generator=generator)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    documents = torch.arange(3).repeat_interleave(torch.tensor(lengths))
+    batch = Packed(tokens, documents, positions, positions >= 2, features)
+    levels = list(network.levels(batch, 3))
+    compared = 0
+    for t in range(len(batch)):
+        first = t - int(positions[t])
+        for level in levels:
+            if not batch.valid(level.depth)[t]:
+                continue
+            pair = network.body.remembered(features[first : t + 1], network.embedding[tokens[first + 1 : t + 2]])
+            memory = RowMemory(*(part.view(1, t + 1 - first, -1, HEAD_DIM).transpose(1, 2) for part in pair))
+            state = network.start(features[t][None], memory)
+            for ahead in range(1, level.depth + 1):
+                logits, state = network.step(state, tokens[t + ahead].view(1, 1))
+            torch.testing.assert_close(level.inputs[t] @ level.weight.T, logits[0, 0], atol=1e-4, rtol=1e-4)
+            compared += 1
+    assert compared == 45
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -247,6 +283,14 @@ def test_bytes_per_step_do_not_depend_on_the_targets_width() -> None:
 # Beam search. ---------------------------------------------------------------------------------
 
 
+def memory_of(network: RecurrentNetwork, row: Row) -> RowMemory | None:
+    """What there is to recall when a row's first state was all that was read."""
+    if not network.reads_context:
+        return None
+    pair = network.body.remembered(hidden_of(row.prompt[-1]), network.embedding[row.prompt[1:2]])
+    return RowMemory(*(part.view(1, 1, -1, HEAD_DIM).transpose(1, 2) for part in pair))
+
+
 @torch.no_grad()
 def naive(network: RecurrentNetwork, row: Row, bound: Bounds) -> DraftTree:
     """One row, one node at a time, through the weights as they are: `grow` asks, the path is read from the root."""
@@ -261,7 +305,7 @@ def naive(network: RecurrentNetwork, row: Row, bound: Bounds) -> DraftTree:
             while node >= 0:
                 path.append(growth.tokens[node])
                 node = growth.parents[node]
-            state = network.start(hidden_of(row.prompt[-1]))
+            state = network.start(hidden_of(row.prompt[-1]), memory_of(network, row))
             for token in (row.root, *reversed(path)):
                 logits, state = network.step(state, torch.tensor([[token]]))
             noise = None if row.noise is None else row.noise.at(row.position + len(path))[vocabulary]
@@ -402,7 +446,7 @@ def test_proposals_are_the_networks_own(form: str, eager: bool) -> None:
         assert tree.probs is not None
         assert set(tree.probs) == set(tree.parents)
         for node, q in tree.probs.items():
-            state = network.start(hidden_of(row.prompt[-1]))
+            state = network.start(hidden_of(row.prompt[-1]), memory_of(network, row))
             with torch.no_grad():
                 for token in (row.root, *(tree.tokens[n] for n in (tree.path(node) if node >= 0 else ()))):
                     logits, state = network.step(state, torch.tensor([[token]]))

@@ -31,6 +31,7 @@ from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.lean import LeanBody, normalised
 from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
 from anydraft.networks.network import DrafterNetwork
+from anydraft.networks.recall import Memory
 from anydraft.networks.recurrent import WIDEST_STATE, RecurrentNetwork
 from anydraft.networks.state import State
 
@@ -90,10 +91,11 @@ def _recurrent(network: RecurrentNetwork, identity: TargetIdentity) -> Recurrent
         config.num_layers,
         gated=config.cell == "gated",
         context_in_cell=config.context_in_cell,
+        recall_heads=config.recall_heads or 0,
     )
     body.undo = math.sqrt(wide / width), math.sqrt(state / large_state)
     grown.body = body
-    readers = ("token_in", "context_in", "first", "context_out")
+    readers = ("token_in", "context_in", "first", "context_out", "recall.key", "recall.value", "recall.follower")
     _fill(grown, network, place, {f"body.{name}.weight": math.sqrt(width / wide) for name in readers})
     return grown
 
@@ -108,8 +110,11 @@ class _PaddedLean(LeanBody):
 
     undo = (1.0, 1.0)
 
-    def start(self, hidden: torch.Tensor) -> State:
-        return super().start(hidden * self.undo[0])
+    def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
+        return super().start(hidden * self.undo[0], memory)
+
+    def remembered(self, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().remembered(hidden * self.undo[0], following * self.undo[0])
 
     def tokens(self, embedded: torch.Tensor) -> torch.Tensor:
         return super().tokens(embedded * self.undo[0])
@@ -119,10 +124,12 @@ class _PaddedLean(LeanBody):
         if gates:
             added = added + gates[0]
         cell = self.cell(state.cell, added)
+        if self.recall is not None and state.memory is not None:
+            cell = cell + self.recall(normalised(cell) * self.undo[1], state.memory)
         x = normalised(cell + context) * self.undo[1]
         for block in self.blocks:
             x = block(x)
-        return normalised(x) * self.undo[1], State(cell, state.context)
+        return normalised(x) * self.undo[1], state._replace(cell=cell)
 
 
 def _medusa(network: MedusaNetwork, identity: TargetIdentity) -> MedusaNetwork:

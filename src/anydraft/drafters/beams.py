@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
 from anydraft.tree import Bounds, Children, Growth, grow
 
@@ -54,6 +55,7 @@ def search(
     pick: Pick,
     width: int,
     *,
+    memory: Memory | None = None,
     vocabulary: torch.Tensor | None = None,
     closed: torch.Tensor | None = None,
 ) -> Iterator[BeamLevel]:
@@ -63,10 +65,11 @@ def search(
         hidden: (B, H) the target's last hidden states before the roots.
         roots: (B,) last committed tokens.
         width: branches expanded per level.
+        memory: what the network recalls of the text before.
         vocabulary: (V',) target ids of the logits; None = all of them.
         closed: (V',) -inf for tokens that end the text and are never expanded, else 0; None = no such tokens.
     """
-    state, tokens = steps.start(hidden), roots[:, None]
+    state, tokens = steps.start(hidden, memory), roots[:, None]
     # Float64 and the same order of sums as in `grow`, so that both expand the same nodes.
     totals: torch.Tensor | None = None
     depth = 0

@@ -14,6 +14,8 @@ import torch
 
 from anydraft.drafters.beams import Replay, replayed, search
 from anydraft.drafters.lockstep import Lockstep
+from anydraft.drafters.recollection import Recollection
+from anydraft.networks.lean import LeanBody
 from anydraft.networks.recurrent import RecurrentNetwork
 from anydraft.row import Row
 from anydraft.target import Target
@@ -35,7 +37,7 @@ class RecurrentDrafter:
     """
 
     name = "redrafter"
-    hidden: Literal["last", "all"] = "last"
+    hidden: Literal["last", "all"]
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class RecurrentDrafter:
     ) -> None:
         if getattr(network, "target_head", None) is None:
             network.attach(target.model)
+        self.hidden = "last"
         self.network = network
         self.vocab_size = target.vocab_size
         self.eos_token_ids = target.eos_token_ids
@@ -57,18 +60,27 @@ class RecurrentDrafter:
         self._eager = self._device.type != "cpu" if eager is None else eager
         self._closed = self._closing()
         self._states: dict[Row, torch.Tensor] = {}
+        self._recollection: Recollection | None = None
+        if network.reads_context and isinstance(network.body, LeanBody):
+            self._recollection = Recollection(network.body.remembered, network.embedding)
+            self.hidden = "all"
 
     def start(self, rows: Sequence[Row]) -> None:
         """Nothing to read before the first hidden state."""
 
+    @torch.inference_mode()
     def read(self, row: Row, hidden: torch.Tensor) -> None:
-        """Keep the newest state, which is that of the token before the root."""
+        """Keep the newest state, which is that of the token before the root, and remember all where it is recalled."""
         self._states[row] = hidden[-1].clone()
+        if self._recollection is not None:
+            self._recollection.add(row, hidden)
 
     def stop(self, rows: Sequence[Row]) -> None:
         """Forget the rows."""
         for row in rows:
             self._states.pop(row, None)
+        if self._recollection is not None:
+            self._recollection.forget(rows)
 
     @torch.inference_mode()
     def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
@@ -98,6 +110,7 @@ class RecurrentDrafter:
             torch.tensor([row.root for row in rows], device=self._device),
             lockstep.drawn if drawn else lockstep.shared,
             limits[0].width,
+            memory=None if self._recollection is None else self._recollection.of(rows),
             vocabulary=self.vocabulary,
             closed=self._closed,
         )

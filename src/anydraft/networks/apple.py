@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from anydraft.errors import BrokenCheckpoint
 from anydraft.networks.identity import TargetIdentity
+from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
 
 APPLE_MODEL_TYPE = "recurrent_drafting_drafter"
@@ -71,7 +72,7 @@ class AppleBody(nn.Module):
         weight: torch.Tensor = self.lm_head[-1].weight  # type: ignore[assignment]
         return weight
 
-    def start(self, hidden: torch.Tensor) -> State:
+    def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token of hidden states (B, H)."""
         hidden = hidden.to(self.head.dtype)[:, None]
         return State(torch.zeros_like(hidden), (hidden,))

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anydraft.networks.lean import LeanBody
+from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class FoldedLean:
         heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
         self.head = laid_out(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
 
-    def start(self, hidden: torch.Tensor) -> State:
+    def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
-        return self.body.start(hidden)
+        return self.body.start(hidden, memory)
 
     def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""

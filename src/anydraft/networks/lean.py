@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anydraft.networks.apple import ResBlock
+from anydraft.networks.recall import Memory, Recall
 from anydraft.networks.state import State
 
 EPS = 1e-6
@@ -28,10 +29,18 @@ class LeanBody(nn.Module):
         num_layers: residual blocks.
         gated: GRU cell (update, reset, candidate) instead of SiLU Elman.
         context_in_cell: let the hidden state into the recurrence.
+        recall_heads: of the attention to the text before; 0 = none.
     """
 
     def __init__(
-        self, hidden_size: int, state_size: int, num_layers: int, *, gated: bool, context_in_cell: bool
+        self,
+        hidden_size: int,
+        state_size: int,
+        num_layers: int,
+        *,
+        gated: bool,
+        context_in_cell: bool,
+        recall_heads: int = 0,
     ) -> None:
         super().__init__()
         self.gated = gated
@@ -42,6 +51,7 @@ class LeanBody(nn.Module):
         self.first = nn.Linear(hidden_size, state_size, bias=False)
         self.context_out = nn.Linear(hidden_size, state_size, bias=False)
         self.blocks = nn.ModuleList(ResBlock(state_size) for _ in range(num_layers))
+        self.recall = Recall(hidden_size, state_size, recall_heads) if recall_heads else None
         self.scale = nn.Parameter(torch.ones(state_size))
         self.out = nn.Linear(state_size, hidden_size, bias=False)
         self._initialise(hidden_size, state_size)
@@ -57,12 +67,19 @@ class LeanBody(nn.Module):
                 self.token_in.bias[:state_size] = -1.0  # the newest token matters most
         nn.init.orthogonal_(self.out.weight, gain=START * (hidden_size / state_size) ** 0.5)
 
-    def start(self, hidden: torch.Tensor) -> State:
+    def remembered(self, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (n, ...) of hidden states (n, H) and the embeddings (n, H) of the tokens after them."""
+        if self.recall is None:
+            raise TypeError("this network recalls nothing")
+        dtype = self.scale.dtype
+        return self.recall.remembered(normalised(hidden.to(dtype)), normalised(following.to(dtype)))
+
+    def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token of hidden states (B, H)."""
         hidden = normalised(hidden[:, None].to(self.scale.dtype))
         context = self.context_out(hidden)
         gates = (self.context_in(hidden),) if self.context_in is not None else ()
-        return State(torch.tanh(self.first(hidden)), (context, *gates))
+        return State(torch.tanh(self.first(hidden)), (context, *gates), memory)
 
     def tokens(self, embedded: torch.Tensor) -> torch.Tensor:
         """What embeddings (..., H) add to the gates (..., parts * r); the same for every draft."""
@@ -80,10 +97,12 @@ class LeanBody(nn.Module):
         if gates:
             added = added + gates[0]
         cell = self.cell(state.cell, added)
+        if self.recall is not None and state.memory is not None:
+            cell = cell + self.recall(normalised(cell), state.memory)
         x = normalised(cell + context)
         for block in self.blocks:
             x = block(x)
-        return normalised(x), State(cell, state.context)
+        return normalised(x), state._replace(cell=cell)
 
     def cell(self, cell: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
         """The recurrence: state (B, W, r) and what is added to it (B, W, parts * r) to the next state."""

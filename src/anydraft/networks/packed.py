@@ -30,15 +30,16 @@ class Packed:
 
     def shifted(self, ahead: int) -> torch.Tensor:
         """(N,) the token `ahead` places further on; the last ones stand for what lies behind the end."""
-        return self.tokens[self._index(ahead)]
+        return self.tokens[self.index(ahead)]
 
     def valid(self, depth: int) -> torch.Tensor:
         """(N,) bool: rows t whose prediction at `depth`, token t + 1 + depth, is an answer in the same sequence."""
-        index = self._index(1 + depth)
+        index = self.index(1 + depth)
         inside = torch.arange(len(self), device=self.tokens.device) + 1 + depth < len(self)
         return inside & (self.documents[index] == self.documents) & self.answers[index]
 
-    def _index(self, ahead: int) -> torch.Tensor:
+    def index(self, ahead: int) -> torch.Tensor:
+        """(N,) index of the token `ahead` places further on, at most the last one."""
         return (torch.arange(len(self), device=self.tokens.device) + ahead).clamp_(max=len(self) - 1)
 
 

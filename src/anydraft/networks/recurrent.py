@@ -20,10 +20,12 @@ from anydraft.networks.folded import FoldedLean
 from anydraft.networks.lean import LeanBody
 from anydraft.networks.network import DrafterNetwork, NetworkConfig
 from anydraft.networks.packed import Level, Packed
+from anydraft.networks.recall import Memory, PackedMemory
 from anydraft.networks.state import State, Steps
 
 BODY = "body."
 WIDEST_STATE = 512
+RECALL_HEADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class RecurrentConfig(NetworkConfig):
         state_size: width r of the lean form; default min(H, 512).
         cell: lean form's recurrence, "gated" (GRU) or "elman".
         context_in_cell: let the target's hidden state into the lean form's recurrence.
+        recall_heads: of the lean form's attention to the text before (`recall.py`); 0 = none; default RECALL_HEADS.
         vocabulary_size: rows of the lean form's head when it drafts a part of the vocabulary only.
     """
 
@@ -48,6 +51,7 @@ class RecurrentConfig(NetworkConfig):
     state_size: int | None = None
     cell: Literal["gated", "elman"] = "gated"
     context_in_cell: bool = True
+    recall_heads: int | None = None
     vocabulary_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,12 +63,17 @@ class RecurrentConfig(NetworkConfig):
             raise OptionConflict("vocabulary_size and state_size belong to arch='lean'; leave them out for 'redrafter'")
         if self.arch == "lean" and self.exit_dim is not None:
             raise OptionConflict("exit_dim belongs to arch='redrafter'; for 'lean' set state_size")
+        if self.recall_heads is None:
+            object.__setattr__(self, "recall_heads", RECALL_HEADS if self.arch == "lean" else 0)
+        if self.arch == "redrafter" and self.recall_heads:
+            raise OptionConflict("recall_heads belongs to arch='lean'; leave it out for 'redrafter'")
         hidden_size = self.target.hidden_size
         if self.arch == "redrafter" and self.exit_dim is None:
             object.__setattr__(self, "exit_dim", 2 * hidden_size)
         if self.arch == "lean" and self.state_size is None:
             object.__setattr__(self, "state_size", min(hidden_size, WIDEST_STATE))
-        for name, least in (("num_layers", 0), ("exit_dim", 1), ("state_size", 1), ("vocabulary_size", 1)):
+        least_of = {"num_layers": 0, "recall_heads": 0, "exit_dim": 1, "state_size": 1, "vocabulary_size": 1}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionConflict(f"{name} must be >= {least}, got {value}")
@@ -108,6 +117,7 @@ class RecurrentNetwork(DrafterNetwork):
                 config.num_layers,
                 gated=config.cell == "gated",
                 context_in_cell=config.context_in_cell,
+                recall_heads=config.recall_heads or 0,
             )
 
     @property
@@ -119,15 +129,38 @@ class RecurrentNetwork(DrafterNetwork):
 
     def levels(self, batch: Packed, depth: int) -> Iterator[Level]:
         """Predictions along the batch's own tokens: row t starts from h_t and reads tokens t + 1 to t + depth."""
+        if isinstance(self.body, LeanBody):
+            yield from self._lean_levels(self.body, batch, depth)
+            return
         state, weight = self.body.start(batch.features), self.head
         for i in range(1, depth + 1):
             embedded = F.embedding(batch.shifted(i), self.embedding)[:, None]
             inputs, state = self.body.advance(state, embedded)
             yield Level(i, inputs[:, 0], weight)
 
-    def start(self, hidden: torch.Tensor) -> State:
+    def _lean_levels(self, body: LeanBody, batch: Packed, depth: int) -> Iterator[Level]:
+        """The same with what depths share taken once, and only for rows that something is learned from."""
+        rows = torch.stack([batch.valid(i) for i in range(1, depth + 1)]).any(0).nonzero()[:, 0]
+        embedded = F.embedding(batch.tokens, self.embedding)
+        added, weight = body.tokens(embedded), self.head
+        memory = None
+        if body.recall is not None:
+            keys, values = body.remembered(batch.features, embedded[batch.index(1)])
+            memory = PackedMemory.of(keys, values, batch.documents, rows)
+        state = body.start(batch.features[rows], memory)
+        for i in range(1, depth + 1):
+            y, state = body.narrow(state, added[batch.index(i)[rows]][:, None])
+            inputs = body.out(y[:, 0] * body.scale)
+            yield Level(i, inputs.new_zeros(len(batch), inputs.shape[1]).index_copy(0, rows, inputs), weight)
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether a draft depends on more of the text before than its last hidden state."""
+        return bool(self.config.recall_heads)
+
+    def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
-        return self.body.start(hidden)
+        return self.body.start(hidden, memory)
 
     def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
@@ -146,6 +179,8 @@ class RecurrentNetwork(DrafterNetwork):
         size = body.scale.element_size()
         rows = self.config.vocabulary_size or self.config.target.vocab_size
         weights = body.recurrent.weight.numel() + sum(p.numel() for p in body.blocks.parameters())
+        if body.recall is not None:
+            weights += body.recall.query.weight.numel() + body.recall.out.weight.numel()
         return size * (weights + body.token_in.out_features + rows * len(body.scale))
 
     def config_dict(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Trainer:
         self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_per_depth, dtype)
         self.teacher = Teacher(target.head, network.vocabulary)
         train, held = dataset.split(settings.held_out)
-        self.depth = None if network.kind in READS_CONTEXT else settings.depth
+        self.depth = None if getattr(network, "reads_context", network.kind in READS_CONTEXT) else settings.depth
         self.order = Order(dataset, train, settings.batch_tokens, settings.seed, self.depth)
         taken = held[: max(1, int(np.searchsorted(np.cumsum(dataset.lengths[held]), HELD_OUT_TOKENS)))]
         self.held = cut(dataset, taken, settings.batch_tokens, self.depth)
