@@ -38,6 +38,9 @@ def train(
         ),
     ],
     out: Annotated[str, typer.Option(help="Folder for the trained drafter.", rich_help_panel=opt.OUTPUT)],
+    glob: Annotated[
+        str | None, typer.Option(help="Which files of raw:FOLDER, such as '*.py'.", rich_help_panel=DATA)
+    ] = None,
     arch: Annotated[
         str | None,
         typer.Option(help="For redrafter: 'lean' (default), or 'redrafter', Apple's.", rich_help_panel=LEARNING),
@@ -151,6 +154,7 @@ def train(
             out,
             settings,
             vocabulary=vocabulary,
+            glob=glob,
             checkpoint_minutes=checkpoint_minutes,
             log=log,  # type: ignore[arg-type]
             listener=bar,

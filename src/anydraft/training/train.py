@@ -37,6 +37,7 @@ def train(
     settings: Settings,
     *,
     vocabulary: int | None = None,
+    glob: str | None = None,
     checkpoint_minutes: float = 5.0,
     log: Format = "jsonl",
     listener: Listener | None = None,
@@ -53,6 +54,7 @@ def train(
         out: config.json, model.safetensors, training.json and the log go here, checkpoints below.
         settings: how.
         vocabulary: draft only so many of the most frequent tokens; None for all.
+        glob: which files of a raw folder; None for all.
         checkpoint_minutes: between two checkpoints.
         log: "jsonl" or "tensorboard".
         listener: told after every step.
@@ -71,7 +73,7 @@ def train(
     accelerator = Accelerator(cpu=model.device.type == "cpu")
     if accelerator.num_processes > 1 and model.device != accelerator.device:
         model = model.to(accelerator.device)
-    corpus = open_corpus(data, model, tokenizer)
+    corpus = open_corpus(data, model, tokenizer, glob)
     target = Computed(model)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
     dataset = Dataset.of(corpus, vocab_size=target.identity.vocab_size, longest=min(longest, 1 << 30))
@@ -136,7 +138,7 @@ def train(
     return note
 
 
-def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any) -> Corpus:
+def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any, glob: str | None = None) -> Corpus:
     """The data, checked against the target.
 
     Raises:
@@ -146,7 +148,9 @@ def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any) -> Cor
     if str(data).startswith(RAW):
         if tokenizer is None:
             raise OptionConflict("raw text needs the target's tokenizer; give a target that comes with one")
-        return Corpus.from_texts(str(data).removeprefix(RAW), tokenizer)
+        return Corpus.from_texts(str(data).removeprefix(RAW), tokenizer, glob=glob)
+    if glob is not None:
+        raise OptionConflict("--glob chooses files of --data raw:FOLDER; distilled data is read as a whole")
     corpus = Corpus.open(data, TokenBytes.of(tokenizer).digest if tokenizer is not None else None)
     theirs = corpus.provenance.get("target")
     if isinstance(theirs, dict):
