@@ -108,6 +108,23 @@ def test_a_target_without_hidden_states(kind: str, tmp_path: Path) -> None:
         anydraft.load(tiny.parrot("byte-level"), folder, tokenizer=tiny.byte_level())
 
 
+def test_a_target_without_a_body_is_refused_on_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("llama")
+    network = random_network("lean", model)
+    monkeypatch.setattr(model, "get_decoder", lambda: model, raising=False)
+    with pytest.raises(UnsupportedModel, match="no body"):
+        load(network, model)
+
+
+def test_a_body_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that comes with a model may name another body than its forward pass calls."""
+    model = tiny.make("llama")
+    decoder = load(random_network("lean", model), model)
+    monkeypatch.setattr(model, "get_decoder", lambda: torch.nn.Identity(), raising=False)
+    with pytest.raises(UnsupportedModel, match="forward pass runs"):
+        decoder.generate([5, 6, 7], max_new_tokens=4)
+
+
 # Broken files. ----------------------------------------------------------------------------------
 
 
