@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedModel
 
 from anydraft.errors import OptionConflict, WrongTarget
 from anydraft.networks.identity import TargetIdentity
-from anydraft.networks.medusa import MedusaNetwork
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training.batches import Dataset
 from anydraft.training.checkpoint import Checkpoints
 from anydraft.training.corpus import Corpus
 from anydraft.training.factory import new_network
 from anydraft.training.features import Cached, Computed
-from anydraft.training.log import Format, open_log
+from anydraft.training.log import Format, check_log, open_log
 from anydraft.training.progress import Listener
 from anydraft.training.settings import Settings
 from anydraft.training.trainer import Trainer
 
 RAW = "raw:"
+PATIENCE = timedelta(days=1)
+"""Of processes that wait for the main one to compute hidden states, or to calibrate."""
 Done = dict[str, Any]
+
+
+def _silent(text: str) -> None:
+    """Announce nothing."""
 
 
 def train(
@@ -41,7 +48,7 @@ def train(
     checkpoint_minutes: float = 5.0,
     log: Format = "jsonl",
     listener: Listener | None = None,
-    announce: Callable[[str], None] = lambda text: None,
+    announce: Callable[[str], None] = _silent,
     **sizes: Any,
 ) -> Done:
     """Train a drafter, or go on with a training that was interrupted.
@@ -58,7 +65,7 @@ def train(
         checkpoint_minutes: between two checkpoints.
         log: "jsonl" or "tensorboard".
         listener: told after every step.
-        announce: told what will take disk space, and what goes on.
+        announce: told what will take disk space, and what goes on; in the main process only, as the listener.
         sizes: further fields of the network's config.
 
     Returns:
@@ -70,7 +77,15 @@ def train(
         OSError: the disk is full; the newest checkpoint is intact.
     """
     out = Path(out)
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    settings.require(kind)
+    check_log(log)
+    if not checkpoint_minutes > 0:
+        raise OptionConflict(f"checkpoint_minutes must be > 0, got {checkpoint_minutes}")
+    accelerator = Accelerator(
+        cpu=model.device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+    )
+    if not accelerator.is_main_process:
+        announce = _silent
     if accelerator.num_processes > 1 and model.device != accelerator.device:
         model = model.to(accelerator.device)
     corpus = open_corpus(data, model, tokenizer, glob)
@@ -125,14 +140,16 @@ def train(
     finally:
         if trainer.log is not None:
             trainer.log.close()
-    if isinstance(network, MedusaNetwork) and settings.held_out:
-        network.calibrate(trainer.held_out(), target.head)
     note: Done = {
         **{name: value for name, value in dataclasses.asdict(progress).items() if name not in ("epoch", "place")},
         "provenance": corpus.provenance,
     }
     if accelerator.is_main_process:
         network.save_pretrained(out)
+        calibrate = getattr(network, "calibrate", None)
+        if calibrate is not None:
+            calibrate(trainer.held_out(), target.head)
+            network.save_pretrained(out)
         checkpoints.finish(note)
     accelerator.wait_for_everyone()
     return note

@@ -21,7 +21,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from anydraft.errors import OptionConflict
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
 from anydraft.training.batches import Dataset, Ints, Order, cut, pack
@@ -34,7 +33,7 @@ from anydraft.training.log import Log
 from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
 from anydraft.training.progress import Listener, Progress
-from anydraft.training.settings import Settings
+from anydraft.training.settings import READS_CONTEXT, Settings
 from anydraft.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -42,8 +41,6 @@ logger = logging.getLogger(__name__)
 HELD_OUT_TOKENS = 16384
 """Read at most for one estimate: its standard error is then below 0.5 % of an acceptance."""
 SMOOTHING = 0.95
-READS_CONTEXT = ("eagle",)
-"""Kinds whose rows look at earlier ones; the others are spared the prompts."""
 
 
 class Trainer:
@@ -76,6 +73,7 @@ class Trainer:
         checkpoint_minutes: float = 5.0,
         listener: Listener | None = None,
     ) -> None:
+        settings.require(network.kind)
         self.network, self.target, self.dataset, self.settings = network, target, dataset, settings
         self.checkpoints, self.log, self.listener = checkpoints, log, listener
         self.accelerator = accelerator if accelerator is not None else Accelerator(cpu=target.device.type == "cpu")
@@ -84,7 +82,7 @@ class Trainer:
         self.device = target.device
         self.half = settings.precision == "bf16"
         dtype = torch.bfloat16 if self.half else torch.float32
-        self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_per_depth, dtype)
+        self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_share, dtype)
         self.teacher = Teacher(target.head, network.vocabulary)
         train, held = dataset.split(settings.held_out)
         self.depth = None if network.kind in READS_CONTEXT else settings.depth
@@ -93,8 +91,6 @@ class Trainer:
         self.held = cut(dataset, taken, settings.batch_tokens, self.depth)
         self.unroll: Callable[[Packed, int], Iterable[Level]] = network.levels
         if settings.compile:
-            if network.kind in READS_CONTEXT:
-                raise OptionConflict(f"compile does not work for {network.kind}: its shapes follow the sequences")
             self.unroll = Compiled(network)
         self.optimizers = Optimizers(network, settings)
         self.progress = Progress()
@@ -153,7 +149,7 @@ class Trainer:
             if due > state.evaluated:
                 state.evaluated = due
                 self._evaluate()
-            if self.listener is not None:
+            if self.listener is not None and self.accelerator.is_main_process:
                 self.listener(state, min(1.0, self.share), speed)
             if asked or time.monotonic() - saved > 60 * self.checkpoint_minutes:
                 self.save()
@@ -162,9 +158,8 @@ class Trainer:
                 raise KeyboardInterrupt
 
     def held_out(self) -> Iterator[Packed]:
-        """The held-out sequences of this process."""
-        for indices in self.held[self.accelerator.process_index :: self.accelerator.num_processes]:
-            yield self._packed(indices)
+        """All held-out sequences."""
+        return map(self._packed, self.held)
 
     def estimate(self) -> Estimate | None:
         """Of the weights as they are, on held-out sequences; None where none are held out."""
@@ -261,9 +256,9 @@ class Trainer:
         )
 
     def _held_rows(self) -> Iterator[tuple[Packed, Tensor]]:
-        for indices, batch in zip(
-            self.held[self.accelerator.process_index :: self.accelerator.num_processes], self.held_out(), strict=True
-        ):
+        """Those of this process, with which tokens belong to greedy answers."""
+        for indices in self.held[self.accelerator.process_index :: self.accelerator.num_processes]:
+            batch = self._packed(indices)
             greedy = torch.from_numpy(self.dataset.temperatures[indices] == 0).to(self.device)
             yield batch, greedy[batch.documents]
 
