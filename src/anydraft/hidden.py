@@ -64,8 +64,8 @@ class LastHidden:
         """
         if not states:
             raise UnsupportedModel(
-                f"the body that get_decoder() of {type(model).__name__} names is not what its forward pass runs, so its "
-                "hidden states cannot be read; use an assistant or drafter='lookup'"
+                f"the body that get_decoder() of {type(model).__name__} names is not what its forward pass runs, so "
+                "its hidden states cannot be read; use an assistant or drafter='lookup'"
             )
         return states[-1]
 
