@@ -310,6 +310,21 @@ def test_estimate_is_counted_row_by_row(dataset: Dataset, greedy: bool) -> None:
     assert found.tokens_per_pass == pytest.approx(1 + sum(float(np.mean(part)) for part in chains), abs=1e-4)
 
 
+def test_the_target_keeps_its_precision_while_a_network_is_estimated(dataset: Dataset) -> None:
+    seen: list[torch.dtype] = []
+    model = tiny.model("llama")
+
+    class Watched(Computed):
+        def of(self, dataset: Dataset, indices: Any) -> torch.Tensor:
+            seen.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+            return super().of(dataset, indices)
+
+    network = new_network("redrafter", model, dataset, vocabulary=None, depth=DEPTH, seed=0)
+    trainer = Trainer(network, Watched(model), dataset, Settings(**{**QUICK, "steps": 1, "precision": "bf16"}))
+    assert trainer.estimate() is not None
+    assert set(seen) == {torch.float32}
+
+
 # The loop. --------------------------------------------------------------------------------------
 
 
@@ -336,6 +351,7 @@ def test_training_teaches(data: Path, tmp_path: Path, kind: str, options: dict[s
     assert names == {"config.json", "model.safetensors", "log.jsonl", "training.json"}
     network = load_network(tmp_path / "out")
     assert network.kind == kind
+    assert note["estimate"].get("covers") == ("first level only" if kind == "eagle" else None)
     if kind == "medusa":
         assert network.config.calibration is not None  # type: ignore[attr-defined]
 

@@ -182,9 +182,14 @@ def train(
         print_json(done)
         return
     found = done["estimate"]
-    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated" if found else ""
+    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated{_covers(found)}" if found else ""
     words = f"{out}: {done['step']} steps, {done['tokens']:,} tokens, {done['seconds'] / 60:.1f} minutes{said}"
     console.print(words, markup=False)
+
+
+def _covers(estimate: dict[str, Any]) -> str:
+    """What an estimate leaves out, in brackets."""
+    return f" ({estimate['covers']})" if "covers" in estimate else ""
 
 
 class _Bar:
@@ -215,6 +220,6 @@ class _Bar:
     def __call__(self, progress: State, share: float, speed: float) -> None:
         """After every step."""
         found = progress.estimate
-        said = f"  {found['tokens_per_pass']:.2f} tokens/pass" if found else ""
+        said = f"  {found['tokens_per_pass']:.2f} tokens/pass{_covers(found)}" if found else ""
         words = f"step {progress.step}  loss {progress.loss:.3f}  {speed:,.0f} tokens/s{said}"
         self.progress.update(self.task, description=words, total=1.0, completed=share)

@@ -10,6 +10,8 @@ from anydraft.errors import OptionConflict
 
 READS_CONTEXT = ("eagle",)
 """Kinds whose rows look at earlier ones; the others are spared the prompts."""
+FIRST_LEVEL = "first level only"
+"""What their estimate covers: they draft deeper levels from their own predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,7 +148,7 @@ def train(
         network.save_pretrained(out)
         calibrate = getattr(network, "calibrate", None)
         if calibrate is not None:
-            calibrate(trainer.held_out(), target.head)
+            calibrate(trainer.held.all(), target.head)
             network.save_pretrained(out)
         checkpoints.finish(note)
     accelerator.wait_for_everyone()
