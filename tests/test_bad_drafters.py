@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from tiny_networks import KINDS, MAKERS, random_network
 
 import anydraft
 from anydraft.errors import AnydraftError, BrokenCheckpoint, OptionConflict, UnsupportedModel, WrongTarget
+from anydraft.networks.identity import TargetIdentity, fingerprint
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.registry import load_network
 
@@ -106,6 +108,47 @@ def test_a_target_without_hidden_states(kind: str, tmp_path: Path) -> None:
     folder = saved(kind, tmp_path / "drafter")
     with pytest.raises(AnydraftError):
         anydraft.load(tiny.parrot("byte-level"), folder, tokenizer=tiny.byte_level())
+
+
+def test_a_target_without_a_body_is_refused_on_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.make("llama")
+    network = random_network("lean", model)
+    monkeypatch.setattr(model, "get_decoder", lambda: model, raising=False)
+    with pytest.raises(UnsupportedModel, match="no body"):
+        load(network, model)
+
+
+def test_a_body_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that comes with a model may name another body than its forward pass calls."""
+    model = tiny.make("llama")
+    decoder = load(random_network("lean", model), model)
+    monkeypatch.setattr(model, "get_decoder", lambda: torch.nn.Identity(), raising=False)
+    with pytest.raises(UnsupportedModel, match="forward pass runs"):
+        decoder.generate([5, 6, 7], max_new_tokens=4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_change_of_any_matrix_is_another_target(tied: bool) -> None:
+    """As a fine-tune with frozen embeddings changes them, or a merged LoRA of a few matrices."""
+    model = tiny.make("llama", tie_word_embeddings=tied).bfloat16()
+    print_ = fingerprint(model)
+    assert print_ == fingerprint(copy.deepcopy(model).float()) == fingerprint(copy.deepcopy(model))
+    for name, matrix in model.named_parameters():
+        if matrix.ndim > 1:
+            other = copy.deepcopy(model)
+            with torch.no_grad():
+                other.get_parameter(name).mul_(1.01)
+            assert fingerprint(other) != print_, name
+
+
+def test_what_cannot_be_read_of_a_target_is_not_compared() -> None:
+    model, offloaded = tiny.model("llama"), tiny.make("llama")
+    offloaded.model.layers.to("meta")
+    mine, theirs = TargetIdentity.of(model), TargetIdentity.of(offloaded)
+    assert str(theirs.fingerprint).endswith("unknown")
+    assert mine.same_weights(theirs)
+    assert not TargetIdentity.of(tiny.make("llama", seed=5)).same_weights(theirs)
+    assert fingerprint(offloaded.to("meta")) is None
 
 
 # Broken files. ----------------------------------------------------------------------------------

@@ -395,6 +395,24 @@ def test_corpus_of_raw_texts(tmp_path: Path) -> None:
         Corpus.from_texts(tmp_path, tokenizer, length=2000, prompt=999)
 
 
+def test_raw_files_are_read_whole(tmp_path: Path) -> None:
+    tokenizer = tiny.byte_level()
+
+    def read(name: str, content: str, **options: Any) -> list[list[int]]:
+        (tmp_path / name).write_text(content)
+        return [s.answer for s in Corpus.from_texts(tmp_path / name, tokenizer, **options).sequences]
+
+    texts = ["one\ntwo\nthree\n" * 3, "She went\n", "The bear said"]
+    ids = [list(tokenizer(text)["input_ids"]) for text in texts]
+    assert read("a.txt", texts[0]) == [ids[0]]
+    rows = zip(("text", "document", "prompt"), texts, strict=True)
+    assert read("a.jsonl", "".join(json.dumps({key: text}) + "\n" for key, text in rows)) == ids
+    with pytest.raises(OptionConflict, match=r"line 2 of b\.jsonl is no text.*token ids"):
+        read("b.jsonl", '{"text": "She"}\n{"prompt": [1, 2, 3]}\n')
+    with pytest.raises(OptionConflict, match="leave --glob out"):
+        read("a.txt", texts[0], glob="*.py")
+
+
 # The command. -----------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from anydraft.errors import AnydraftError, BrokenCheckpoint, OptionConflict, TokenizerMismatch, WrongTarget
@@ -308,6 +310,21 @@ def test_estimate_is_counted_row_by_row(dataset: Dataset, greedy: bool) -> None:
     assert found.tokens_per_pass == pytest.approx(1 + sum(float(np.mean(part)) for part in chains), abs=1e-4)
 
 
+def test_the_target_keeps_its_precision_while_a_network_is_estimated(dataset: Dataset) -> None:
+    seen: list[torch.dtype] = []
+    model = tiny.model("llama")
+
+    class Watched(Computed):
+        def of(self, dataset: Dataset, indices: Any) -> torch.Tensor:
+            seen.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+            return super().of(dataset, indices)
+
+    network = new_network("redrafter", model, dataset, vocabulary=None, depth=DEPTH, seed=0)
+    trainer = Trainer(network, Watched(model), dataset, Settings(**{**QUICK, "steps": 1, "precision": "bf16"}))
+    assert trainer.estimate() is not None
+    assert set(seen) == {torch.float32}
+
+
 # The loop. --------------------------------------------------------------------------------------
 
 
@@ -316,7 +333,7 @@ def test_estimate_is_counted_row_by_row(dataset: Dataset, greedy: bool) -> None:
     [
         ("redrafter", {"arch": "redrafter"}),
         ("redrafter", {"vocabulary": 120, "precision": "bf16", "optimizer": "muon"}),
-        ("redrafter", {"objective": "ce", "accumulate": 2, "rows_per_depth": 0.5}),
+        ("redrafter", {"objective": "ce", "accumulate": 2, "rows_share": 0.5}),
         ("medusa", {"vocabulary": 120}),
         ("eagle", {"depth": 1}),
     ],
@@ -334,6 +351,7 @@ def test_training_teaches(data: Path, tmp_path: Path, kind: str, options: dict[s
     assert names == {"config.json", "model.safetensors", "log.jsonl", "training.json"}
     network = load_network(tmp_path / "out")
     assert network.kind == kind
+    assert note["estimate"].get("covers") == ("first level only" if kind == "eagle" else None)
     if kind == "medusa":
         assert network.config.calibration is not None  # type: ignore[attr-defined]
 
@@ -359,6 +377,42 @@ def test_micro_batches_add_up_to_one(dataset: Dataset) -> None:
     whole, parts = gradients(1 << 20, 1), gradients(150, batches)
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def as_process(rank: int, port: int, data: Path, out: Path) -> None:
+    """One of two processes, as a launcher would start it."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    AcceleratorState._reset_state(True)
+    torch.set_num_threads(1)
+    said: list[str] = []
+    trained(data, out, "medusa", **TOGETHER, listener=lambda *_: said.append("step"), announce=said.append)
+    torch.distributed.destroy_process_group()
+    assert bool(said) == (rank == 0)
+
+
+TOGETHER: dict[str, Any] = {"steps": 6, "evaluations": 2, "clip": 0.5}
+
+
+def test_two_processes_teach_what_one_does_with_twice_the_batches(data: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=as_process, args=(rank, port, data, tmp_path / "two")) for rank in range(2)]
+    for process in both:
+        process.start()
+    trained(data, tmp_path / "one", "medusa", **TOGETHER, accumulate=2)
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert json.loads((tmp_path / "two" / "training.json").read_text())["run"]["processes"] == 2
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
+    tables = [load_network(tmp_path / name).config.calibration for name in ("one", "two")]  # type: ignore[attr-defined]
+    assert tables[0] == tables[1]
 
 
 def test_patience_ends_a_run_and_the_best_weights_are_kept(data: Path, tmp_path: Path) -> None:
@@ -393,7 +447,7 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-RESUMED: dict[str, Any] = {"steps": 24, "rows_per_depth": 0.7, "patience": 50, "precision": "bf16"}
+RESUMED: dict[str, Any] = {"steps": 24, "rows_share": 0.7, "patience": 50, "precision": "bf16"}
 
 
 def same(mine: Path, theirs: Path) -> bool:
@@ -412,7 +466,7 @@ def test_thrown_out_anywhere_the_weights_are_the_same(data: Path, unbroken: Path
                 raise Stop
 
         with contextlib.suppress(Stop):
-            trained(data, tmp_path, **RESUMED, listener=fall, checkpoint_minutes=chosen.choice([0.0, 1e-4, 1e-3]))
+            trained(data, tmp_path, **RESUMED, listener=fall, checkpoint_minutes=chosen.choice([1e-9, 1e-4, 1e-3]))
     trained(data, tmp_path, **RESUMED)
     assert same(tmp_path, unbroken)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -460,7 +514,7 @@ def test_killed_at_random_moments_the_weights_are_the_same(data: Path, unbroken:
     chosen, kills = random.Random(time.time_ns()), 0
     for _ in range(6):
         child = multiprocessing.get_context("fork").Process(
-            target=trained, args=(data, tmp_path), kwargs={**RESUMED, "checkpoint_minutes": 0.0}
+            target=trained, args=(data, tmp_path), kwargs={**RESUMED, "checkpoint_minutes": 1e-9}
         )
         child.start()
         child.join(chosen.uniform(0.05, 0.6))
@@ -485,7 +539,7 @@ def test_other_settings_in_the_same_folder_are_refused(data: Path, tmp_path: Pat
     with pytest.raises(OptionConflict, match=r"lr was 0\.01 and is 0\.02"):
         trained(data, unbroken, **RESUMED, lr=0.02)
     with pytest.raises(Stop):
-        trained(data, tmp_path, **RESUMED, listener=stop_at(3), checkpoint_minutes=0.0)
+        trained(data, tmp_path, **RESUMED, listener=stop_at(3), checkpoint_minutes=1e-9)
     with pytest.raises(OptionConflict, match="seed was 0 and is 1"):
         trained(data, tmp_path, **RESUMED, seed=1)
 
@@ -503,7 +557,7 @@ def stop_at(step: int) -> Any:
 
 def test_a_full_disk_leaves_the_checkpoint_before(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Stop):
-        trained(data, tmp_path, **RESUMED, listener=stop_at(4), checkpoint_minutes=0.0)
+        trained(data, tmp_path, **RESUMED, listener=stop_at(4), checkpoint_minutes=1e-9)
     path = tmp_path / "checkpoint" / "state.pt"
     before = path.read_bytes()
 
@@ -512,14 +566,14 @@ def test_a_full_disk_leaves_the_checkpoint_before(data: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left.*make room"):
-        trained(data, tmp_path, **RESUMED, checkpoint_minutes=0.0)
+        trained(data, tmp_path, **RESUMED, checkpoint_minutes=1e-9)
     assert path.read_bytes() == before
     assert {p.name for p in path.parent.iterdir()} == {"state.pt", "run.json"}
 
 
 def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        trained(data, tmp_path, **RESUMED, listener=stop_at(2), checkpoint_minutes=0.0)
+        trained(data, tmp_path, **RESUMED, listener=stop_at(2), checkpoint_minutes=1e-9)
     path = tmp_path / "checkpoint" / "state.pt"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(BrokenCheckpoint, match=r"state\.pt"):
@@ -539,15 +593,26 @@ def refused() -> Iterator[tuple[str, type[AnydraftError], str, dict[str, Any]]]:
     yield "Apple's head", OptionConflict, "belongs to --arch lean", {"vocabulary": 50, "arch": "redrafter"}
     yield "kind", OptionConflict, "redrafter, medusa, eagle", {"kind": "hydra"}
     yield "log", OptionConflict, "'jsonl' or 'tensorboard'", {"log": "csv"}
+    yield "checkpoints", OptionConflict, "checkpoint_minutes must be > 0, got 0", {"checkpoint_minutes": 0}
+    yield "medusa", OptionConflict, "measured on held-out answers", {"kind": "medusa", "held_out": 0.0}
+    yield "size", OptionConflict, r"no option width; it has arch, num_layers.*state_size", {"width": 3}
+    yield "size of another", OptionConflict, "medusa has no option state_size", {"kind": "medusa", "state_size": 8}
+    yield "cell", OptionConflict, "cell belongs to arch lean", {"arch": "redrafter", "cell": "elman"}
     yield "compiled", OptionConflict, "does not work for eagle", {"kind": "eagle", "compile": True}
 
 
 @pytest.mark.parametrize(("error", "words", "options"), [pytest.param(*rest, id=name) for name, *rest in refused()])
 def test_options_that_make_no_sense(
-    data: Path, tmp_path: Path, error: type[AnydraftError], words: str, options: dict[str, Any]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[AnydraftError],
+    words: str,
+    options: dict[str, Any],
 ) -> None:
+    monkeypatch.delattr(features.Cached, "__init__")  # refused before hidden states are computed
     with pytest.raises(error, match=words):
-        trained(data, tmp_path / "out", **options)
+        trained(data, tmp_path / "out", **options, cache_features=True)
     assert not (tmp_path / "out").exists()
 
 

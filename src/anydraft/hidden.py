@@ -55,6 +55,20 @@ class LastHidden:
         finally:
             handle.remove()
 
+    @staticmethod
+    def newest(states: list[torch.Tensor], model: PreTrainedModel) -> torch.Tensor:
+        """The last hidden states (rows, width, H) of the newest pass among those caught.
+
+        Raises:
+            UnsupportedModel: none were caught: the model (with code of its own, say) does not run the body it names.
+        """
+        if not states:
+            raise UnsupportedModel(
+                f"the body that get_decoder() of {type(model).__name__} names is not what its forward pass runs, so "
+                "its hidden states cannot be read; use an assistant or drafter='lookup'"
+            )
+        return states[-1]
+
 
 class OutputHead:
     """From last hidden states to logits, as the model does it.
@@ -92,7 +106,7 @@ class OutputHead:
         ids = torch.arange(PROBE, device=model.get_input_embeddings().weight.device)[None] % len(self.weight)
         with LastHidden(model).caught() as caught:
             given = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
-        hidden = caught[-1].to(self.weight.device)
+        hidden = LastHidden.newest(caught, model).to(self.weight.device)
         given = given.to(self.weight.device)
         plain = self.logits(hidden)
         uncapped = given if not self.cap else torch.atanh((given / self.cap).clamp(-0.999, 0.999)) * self.cap

@@ -185,7 +185,7 @@ class LanguageModel:
                 return_dict=True,
                 **arguments,
             )
-        return Pass(output.logits, states[-1] if states else None)
+        return Pass(output.logits, LastHidden.newest(states, self.model) if hidden else None)
 
     def _masks(
         self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], starts: list[int], width: int, span: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,9 +39,21 @@ def train(
         ),
     ],
     out: Annotated[str, typer.Option(help="Folder for the trained drafter.", rich_help_panel=opt.OUTPUT)],
+    glob: Annotated[
+        str | None, typer.Option(help="Which files of raw:FOLDER, such as '*.py'.", rich_help_panel=DATA)
+    ] = None,
     arch: Annotated[
         str | None,
         typer.Option(help="For redrafter: 'lean' (default), or 'redrafter', Apple's.", rich_help_panel=LEARNING),
+    ] = None,
+    state_size: Annotated[
+        int | None, typer.Option(help="For lean: width of its state. Default: 512.", rich_help_panel=LEARNING)
+    ] = None,
+    num_layers: Annotated[
+        int | None, typer.Option(help="For redrafter: residual blocks. Default: 2.", rich_help_panel=LEARNING)
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="For lean: 'gated' (default) or 'elman'.", rich_help_panel=LEARNING)
     ] = None,
     objective: Annotated[
         str, typer.Option(help="'kl': the target's distribution; 'ce': its tokens alone.", rich_help_panel=LEARNING)
@@ -52,7 +65,7 @@ def train(
     depth_decay: Annotated[
         float, typer.Option(help="Weight of a depth relative to the one before.", rich_help_panel=LEARNING)
     ] = 0.9,
-    rows_per_depth: Annotated[
+    rows_share: Annotated[
         float, typer.Option(help="Share of the positions each loss is taken over.", rich_help_panel=LEARNING)
     ] = 1.0,
     vocabulary: Annotated[
@@ -97,8 +110,11 @@ def train(
     """Train a drafter for a target. Run the same command again after an interruption: it goes on."""
     from anydraft.errors import OptionConflict
 
-    if arch is not None and kind != Kind.redrafter:
-        raise OptionConflict(f"--arch belongs to redrafter; leave it out for {kind.value}")
+    shape = {"arch": arch, "state_size": state_size, "num_layers": num_layers, "cell": cell}
+    sizes: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
+    if sizes and kind != Kind.redrafter:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
+        raise OptionConflict(f"{given}: for redrafter only; leave it out for {kind.value}")
     if kind == Kind.eagle and depth not in (None, 1):
         raise OptionConflict("EAGLE is taught one step and drafts deeper by itself; leave out --depth")
     warm_up()
@@ -110,6 +126,7 @@ def train(
     import transformers
 
     from anydraft.loading import load_model, load_tokenizer
+    from anydraft.training.processes import is_main, own_device
     from anydraft.training.settings import Settings
     from anydraft.training.train import train as run
 
@@ -117,7 +134,7 @@ def train(
         objective=objective,  # type: ignore[arg-type]
         depth=depth if depth is not None else 1 if kind == Kind.eagle else 6,
         depth_decay=depth_decay,
-        rows_per_depth=rows_per_depth,
+        rows_share=rows_share,
         minutes=minutes,
         steps=steps,
         epochs=epochs,
@@ -138,11 +155,12 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     name, _ = resolve(target, "none")
+    device = device if device is not None else own_device()
     with status(f"loading {target}"):
         model = load_model(name, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(name, trust_remote_code)
     console = stderr()
-    with _Bar() as bar:
+    with _Bar(is_main()) as bar:
         done = run(
             kind.value,
             model,
@@ -151,24 +169,33 @@ def train(
             out,
             settings,
             vocabulary=vocabulary,
+            glob=glob,
             checkpoint_minutes=checkpoint_minutes,
             log=log,  # type: ignore[arg-type]
             listener=bar,
-            announce=console.print,
-            **({} if arch is None else {"arch": arch}),
+            announce=partial(console.print, markup=False),
+            **sizes,
         )
+    if not is_main():
+        return
     if json:
         print_json(done)
         return
     found = done["estimate"]
-    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated" if found else ""
-    console.print(f"{out}: {done['step']} steps, {done['tokens']:,} tokens, {done['seconds'] / 60:.1f} minutes{said}")
+    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated{_covers(found)}" if found else ""
+    words = f"{out}: {done['step']} steps, {done['tokens']:,} tokens, {done['seconds'] / 60:.1f} minutes{said}"
+    console.print(words, markup=False)
+
+
+def _covers(estimate: dict[str, Any]) -> str:
+    """What an estimate leaves out, in brackets."""
+    return f" ({estimate['covers']})" if "covers" in estimate else ""
 
 
 class _Bar:
     """Progress, loss and the newest estimate while a training runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.progress = Progress(
@@ -179,6 +206,7 @@ class _Bar:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=stderr(),
             transient=True,
+            disable=not shown,
         )
         self.task = self.progress.add_task("reading the data", total=None)
 
@@ -192,6 +220,6 @@ class _Bar:
     def __call__(self, progress: State, share: float, speed: float) -> None:
         """After every step."""
         found = progress.estimate
-        said = f"  {found['tokens_per_pass']:.2f} tokens/pass" if found else ""
+        said = f"  {found['tokens_per_pass']:.2f} tokens/pass{_covers(found)}" if found else ""
         words = f"step {progress.step}  loss {progress.loss:.3f}  {speed:,.0f} tokens/s{said}"
         self.progress.update(self.task, description=words, total=1.0, completed=share)

@@ -8,6 +8,7 @@ from anydraft.drafters.eagle import EagleDrafter
 from anydraft.drafters.medusa import MedusaDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.drafters.recurrent import RecurrentDrafter
+from anydraft.hidden import LastHidden
 from anydraft.networks.network import DrafterNetwork
 from anydraft.target import Target
 from anydraft.verify import Verification
@@ -26,6 +27,8 @@ def trained_drafter(
 
     Raises:
         WrongTarget: the network belongs to another target.
+        UnsupportedModel: the target has no body whose hidden states could be read.
     """
+    LastHidden(target.model)
     network.attach(target.model, any_target=any_target)
     return DRAFTERS[network.kind](network.to(target.device, target.dtype).eval(), target, verification=verification)

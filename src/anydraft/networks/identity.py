@@ -11,7 +11,11 @@ from transformers import PreTrainedModel
 
 from anydraft.errors import UnsupportedModel, WrongTarget
 
-SAMPLED_ROWS = 64
+SAMPLED_ENDS = 1024
+SAMPLED_BETWEEN = 32
+"""Numbers read of the embeddings and of the head, and of each matrix between them: few even of 70 billion."""
+
+SEPARATOR, UNKNOWN = "-", "unknown"
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class TargetIdentity:
         name: hub name or folder name, for messages only.
         hidden_size: width of the target's last hidden state.
         vocab_size: rows of its LM head.
-        fingerprint: hash of a sample of its embeddings, which a change of precision to bfloat16 does not alter.
+        fingerprint: hashes of samples of its weights, which a change of precision to bfloat16 does not alter.
     """
 
     name: str
@@ -53,6 +57,12 @@ class TargetIdentity:
         """As JSON."""
         return asdict(self)
 
+    def same_weights(self, other: TargetIdentity) -> bool:
+        """Whether nothing that is known of both says that their weights differ."""
+        if self.fingerprint is None or other.fingerprint is None:
+            return True
+        return _same(self.fingerprint, other.fingerprint)
+
     def require(self, other: TargetIdentity, *, any_target: bool = False) -> None:
         """Refuse another target.
 
@@ -68,21 +78,57 @@ class TargetIdentity:
                     f"this drafter was trained for {self.name!r} ({what} {mine}); the target {other.name!r} has {what} "
                     f"{theirs}. Load the target it belongs to, or train one with `anydraft train`."
                 )
-        known = self.fingerprint is not None and other.fingerprint is not None
-        if known and self.fingerprint != other.fingerprint and not any_target:
+        if not any_target and not self.same_weights(other):
             raise WrongTarget(
                 f"this drafter was trained for {self.name!r}; the target {other.name!r} has the same sizes but other "
                 "weights. Load the target it belongs to, train one with `anydraft train`, or pass any_target=True "
-                "(for a fine-tune of the same model): the tokens stay right, fewer drafts will be kept."
+                "(--any-target), for a fine-tune of the same model: the tokens stay right, fewer drafts will be kept."
             )
+
+
+def _same(mine: str, theirs: str) -> bool:
+    """Whether two fingerprints agree in all parts that both know."""
+    parts, others = mine.split(SEPARATOR), theirs.split(SEPARATOR)
+    if len(parts) != len(others):
+        return False
+    return all(UNKNOWN in pair or pair[0] == pair[1] for pair in zip(parts, others, strict=True))
 
 
 @torch.no_grad()
 def fingerprint(model: PreTrainedModel) -> str | None:
-    """Hash of some rows of the input embeddings in bfloat16; None where they are not plain floating point numbers."""
-    weight = model.get_input_embeddings().weight
-    if not weight.is_floating_point() or weight.device.type == "meta":
-        return None
-    rows = torch.linspace(0, len(weight) - 1, min(SAMPLED_ROWS, len(weight)), device=weight.device).long()
-    sample = weight[rows].to(torch.bfloat16).cpu().view(torch.int16).contiguous()
-    return hashlib.sha256(sample.numpy().tobytes()).hexdigest()[:32]
+    """Hashes of samples of the embeddings, the LM head and all matrices between them; None where none can be read.
+
+    A part is unknown where its numbers are elsewhere (offloaded) or not plain floating point (quantised), so that
+    what is left can still be compared.
+    """
+    embedding = getattr(model.get_input_embeddings(), "weight", None)
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    ends = (embedding, head)
+    between = [
+        parameter
+        for _, parameter in sorted(model.named_parameters(), key=lambda named: named[0])
+        if parameter.ndim > 1 and _is_plain(parameter) and not any(parameter is end for end in ends)
+    ]
+    parts = [_hash([embedding], SAMPLED_ENDS), _hash([head], SAMPLED_ENDS), _hash(between, SAMPLED_BETWEEN)]
+    return None if {*parts} == {UNKNOWN} else SEPARATOR.join(parts)
+
+
+def _is_plain(weight: torch.Tensor) -> bool:
+    """Whether a weight is stored as it is used; numbers of eight bits have a scale elsewhere."""
+    return weight.is_floating_point() and weight.element_size() > 1
+
+
+def _hash(weights: list[torch.Tensor | None], count: int) -> str:
+    """Hash of about `count` evenly spaced numbers of each weight, in bfloat16."""
+    if not weights or any(weight is None or not _is_plain(weight) or weight.is_meta for weight in weights):
+        return UNKNOWN
+    digest = hashlib.sha256()
+    for sample in [_sample(weight, count) for weight in weights if weight is not None]:
+        digest.update(sample.cpu().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sample(weight: torch.Tensor, count: int) -> torch.Tensor:
+    count = min(count, weight.numel())
+    flat = torch.tensor([i * (weight.numel() - 1) // max(1, count - 1) for i in range(count)], device=weight.device)
+    return weight[torch.unravel_index(flat, weight.shape)].to(torch.bfloat16)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict
+from anydraft.networks.files import write_whole
 from anydraft.training.settings import differences
 
 STATE = "state.pt"
@@ -53,7 +54,7 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / RUN).is_file():
-            write(self.folder / RUN, (json.dumps(self.run, indent=2) + "\n").encode())
+            write_whole(self.folder, {RUN: _json(self.run)})
         partial = self.folder / f"{STATE}.partial"
         try:
             with partial.open("wb") as file:
@@ -88,7 +89,7 @@ class Checkpoints:
 
     def finish(self, note: dict[str, Any]) -> None:
         """Note that the training is done, and remove its state."""
-        write(self.out / DONE, (json.dumps({**note, "run": self.run}, indent=2) + "\n").encode())
+        write_whole(self.out, {DONE: _json({**note, "run": self.run})})
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _same(self, theirs: dict[str, Any]) -> None:
@@ -100,18 +101,8 @@ class Checkpoints:
             )
 
 
-def write(path: Path, content: bytes) -> None:
-    """A small file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 
 from anydraft.errors import OptionConflict, TokenizerMismatch
-from anydraft.training.prompts import Document, read_folder, read_prompts
 from anydraft.training.shards import read_shard, shard_paths
+from anydraft.training.texts import read_texts
 
 PROVENANCE = "provenance.json"
 
@@ -78,14 +78,14 @@ class Corpus:
 
     @classmethod
     def from_texts(
-        cls, path: str | Path, tokenizer: Any, *, glob: str = "*", length: int = 256, prompt: int = 0
+        cls, path: str | Path, tokenizer: Any, *, glob: str | None = None, length: int = 256, prompt: int = 0
     ) -> Self:
         """Raw text, for comparison with distilled data: whole texts in pieces of `length` tokens.
 
         Args:
-            path: a folder of texts, or a file of prompts or documents as `anydraft distill` takes them.
+            path: a folder of texts, or a file as `read_texts` takes it: one text, or one a line of .jsonl.
             tokenizer: the target's.
-            glob: which files of a folder.
+            glob: which files of a folder; None for all.
             length: most tokens of a piece; what is left of a text is a shorter one.
             prompt: so many first tokens of a piece are its prompt, the others its answer.
 
@@ -95,11 +95,7 @@ class Corpus:
         if not 0 <= prompt < length:
             raise OptionConflict(f"prompt must be >= 0 and < length={length}, got {prompt}")
         path = Path(path)
-        if path.is_dir():
-            documents, sha256 = read_folder(path, glob)
-        else:
-            read = read_prompts(path, per_file=1)
-            documents, sha256 = [Document(item.id, item.text or "") for item in read.items], read.sha256
+        documents, sha256 = read_texts(path, glob)
         pieces: list[Sequence_] = []
         for document in documents:
             ids = [int(token) for token in tokenizer(document.text)["input_ids"]]

@@ -9,7 +9,9 @@ answers and chains that is exact. It leaves out trees, which keep more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +68,7 @@ def count(
     head: OutputHead,
     depth: int,
     tally: Tally,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
     """Add the rows of some batches to a tally.
 
@@ -75,10 +78,12 @@ def count(
         head: the target's.
         depth: deepest prediction.
         tally: takes the sums.
+        autocast: of the network's own arithmetic; the target keeps its precision.
     """
     teacher = Teacher(head, network.vocabulary)
     for batch, greedy in batches:
-        levels = list(network.levels(batch, depth))
+        with autocast():
+            levels = list(network.levels(batch, depth))
         size = max(1, CHUNK_ELEMENTS.get(batch.tokens.device.type, CHUNK_ELEMENTS["cpu"]) // len(head.weight))
         valid = torch.stack([batch.valid(level.depth) for level in levels], 1).cumprod(1).bool()
         kept = torch.zeros(valid.shape, device=valid.device)

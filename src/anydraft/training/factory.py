@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from anydraft.errors import OptionConflict
 from anydraft.networks.eagle import EagleConfig, EagleNetwork
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
-from anydraft.networks.network import DrafterNetwork
+from anydraft.networks.network import DrafterNetwork, NetworkConfig
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.training.batches import Dataset
 
-KINDS = ("redrafter", "medusa", "eagle")
-OWN_OPTIONS = {"redrafter": ("arch", "depth"), "medusa": ("depth",), "eagle": ()}
-"""Which options mean something to a kind, besides those of all."""
+CONFIGS: dict[str, type[NetworkConfig]] = {"redrafter": RecurrentConfig, "medusa": MedusaConfig, "eagle": EagleConfig}
+DECIDED = ("target", "vocabulary_size", "calibration")
+"""Fields of the configs that follow from other things."""
+KINDS = tuple(CONFIGS)
+LEAN = ("state_size", "cell", "context_in_cell")
 
 
 def new_network(
@@ -39,6 +42,7 @@ def new_network(
     """
     if kind not in KINDS:
         raise OptionConflict(f"a drafter that can be trained is one of {', '.join(KINDS)}; got {kind!r}")
+    _check(kind, sizes)
     target = TargetIdentity.of(model)
     ids: torch.Tensor | None = None
     if vocabulary is not None:
@@ -63,3 +67,18 @@ def new_network(
             network = EagleNetwork(EagleConfig.for_model(model, vocabulary_size=vocabulary, **sizes), ids)
             network.float().attach(model)
     return network.to(model.get_output_embeddings().weight.device).train()
+
+
+def _check(kind: str, sizes: dict[str, Any]) -> None:
+    """Raise OptionConflict for sizes that the kind does not have."""
+    decided = (*DECIDED, *(("num_heads",) if kind == "medusa" else ()))
+    possible = [field.name for field in fields(CONFIGS[kind]) if field.name not in decided]
+    unknown = [name for name in sizes if name not in possible]
+    if unknown:
+        raise OptionConflict(
+            f"{kind} has no option {', '.join(unknown)}; it has "
+            f"{', '.join(possible) or 'none but vocabulary and depth'}; leave out what it does not have"
+        )
+    lean = [name for name in sizes if name in LEAN]
+    if sizes.get("arch") == "redrafter" and lean:
+        raise OptionConflict(f"{', '.join(lean)} belongs to arch lean, and arch is 'redrafter'; leave one of them out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -57,19 +58,11 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, in the training's folder.
-
-    Raises:
-        OptionConflict: tensorboard is not installed.
-    """
+    """Scalars for TensorBoard, in the training's folder."""
 
     def __init__(self, out: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as problem:
-            raise OptionConflict(
-                "--log tensorboard needs the tensorboard package: pip install tensorboard, or choose --log jsonl"
-            ) from problem
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer: Any = SummaryWriter(str(out / "tensorboard"), purge_step=step)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -87,11 +80,20 @@ class TensorBoard:
 
 
 def open_log(kind: Format, out: Path, step: int) -> Log:
-    """The log of a kind.
+    """The log of a kind; see `check_log`."""
+    check_log(kind)
+    return JsonLines(out, step) if kind == "jsonl" else TensorBoard(out, step)
+
+
+def check_log(kind: Format) -> None:
+    """Whether there can be such a log, before anything costs time.
 
     Raises:
         OptionConflict: there is no such kind, or it is not installed.
     """
     if kind not in ("jsonl", "tensorboard"):
         raise OptionConflict(f"log is 'jsonl' or 'tensorboard', got {kind!r}")
-    return JsonLines(out, step) if kind == "jsonl" else TensorBoard(out, step)
+    if kind == "tensorboard" and find_spec("tensorboard") is None:
+        raise OptionConflict(
+            "--log tensorboard needs the tensorboard package: pip install tensorboard, or choose --log jsonl"
+        )

@@ -19,7 +19,7 @@ class Progress:
         best: tokens per pass of the best estimate.
         waited: estimates since the best one.
         evaluated: estimates made.
-        estimate: the newest one.
+        estimate: the newest one; its "covers" says what it leaves out, if anything.
         stopped: by early stop.
     """
 

@@ -8,6 +8,11 @@ from typing import Any, Literal
 
 from anydraft.errors import OptionConflict
 
+READS_CONTEXT = ("eagle",)
+"""Kinds whose rows look at earlier ones; the others are spared the prompts."""
+FIRST_LEVEL = "first level only"
+"""What their estimate covers: they draft deeper levels from their own predictions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -20,7 +25,7 @@ class Settings:
         objective: "kl" (the target's distribution) or "ce" (the tokens).
         depth: deepest prediction that is taught.
         depth_decay: weight of a depth relative to the one before.
-        rows_per_depth: share of the positions that each batch's loss is taken over, drawn at random.
+        rows_share: share of the positions that each batch's loss is taken over, drawn at random.
         minutes, steps, epochs: how long.
         batch_tokens: positions that a batch is learned from.
         accumulate: batches per step (and process).
@@ -39,7 +44,7 @@ class Settings:
     objective: Literal["kl", "ce"] = "kl"
     depth: int = 6
     depth_decay: float = 0.9
-    rows_per_depth: float = 1.0
+    rows_share: float = 1.0
     minutes: float | None = None
     steps: int | None = None
     epochs: int | None = None
@@ -65,13 +70,13 @@ class Settings:
         for name, least in (("depth", 1), ("batch_tokens", 1), ("accumulate", 1), ("warmup", 0), ("evaluations", 1)):
             if getattr(self, name) < least:
                 raise OptionConflict(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("minutes", "steps", "epochs", "patience", "lr", "clip", "depth_decay", "rows_per_depth"):
+        for name in ("minutes", "steps", "epochs", "patience", "lr", "clip", "depth_decay", "rows_share"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise OptionConflict(f"{name} must be > 0, got {value}")
-        if self.depth_decay > 1 or self.rows_per_depth > 1:
+        if self.depth_decay > 1 or self.rows_share > 1:
             raise OptionConflict(
-                f"depth_decay and rows_per_depth are at most 1, got {self.depth_decay} and {self.rows_per_depth}"
+                f"depth_decay and rows_share are at most 1, got {self.depth_decay} and {self.rows_share}"
             )
         if not 0 <= self.held_out < 1:
             raise OptionConflict(f"held_out must be >= 0 and < 1, got {self.held_out}")
@@ -84,6 +89,15 @@ class Settings:
         ):
             if getattr(self, name) not in possible:
                 raise OptionConflict(f"{name} is {' or '.join(possible)}, got {getattr(self, name)!r}")
+
+    def require(self, kind: str) -> None:
+        """Raise OptionConflict for what a kind of drafter cannot be trained with."""
+        if self.compile and kind in READS_CONTEXT:
+            raise OptionConflict(f"compile does not work for {kind}: its shapes follow the sequences; leave it out")
+        if kind == "medusa" and self.held_out == 0:
+            raise OptionConflict(
+                "medusa needs held_out > 0: its calibration is measured on held-out answers, and its tree made of it"
+            )
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step; progress from 0 to 1."""

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedModel
 
 from anydraft.errors import OptionConflict, WrongTarget
 from anydraft.networks.identity import TargetIdentity
-from anydraft.networks.medusa import MedusaNetwork
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training.batches import Dataset
 from anydraft.training.checkpoint import Checkpoints
 from anydraft.training.corpus import Corpus
 from anydraft.training.factory import new_network
 from anydraft.training.features import Cached, Computed
-from anydraft.training.log import Format, open_log
+from anydraft.training.log import Format, check_log, open_log
 from anydraft.training.progress import Listener
 from anydraft.training.settings import Settings
 from anydraft.training.trainer import Trainer
 
 RAW = "raw:"
+PATIENCE = timedelta(days=1)
+"""Of processes that wait for the main one to compute hidden states, or to calibrate."""
 Done = dict[str, Any]
+
+
+def _silent(text: str) -> None:
+    """Announce nothing."""
 
 
 def train(
@@ -37,10 +44,11 @@ def train(
     settings: Settings,
     *,
     vocabulary: int | None = None,
+    glob: str | None = None,
     checkpoint_minutes: float = 5.0,
     log: Format = "jsonl",
     listener: Listener | None = None,
-    announce: Callable[[str], None] = lambda text: None,
+    announce: Callable[[str], None] = _silent,
     **sizes: Any,
 ) -> Done:
     """Train a drafter, or go on with a training that was interrupted.
@@ -53,10 +61,11 @@ def train(
         out: config.json, model.safetensors, training.json and the log go here, checkpoints below.
         settings: how.
         vocabulary: draft only so many of the most frequent tokens; None for all.
+        glob: which files of a raw folder; None for all.
         checkpoint_minutes: between two checkpoints.
         log: "jsonl" or "tensorboard".
         listener: told after every step.
-        announce: told what will take disk space, and what goes on.
+        announce: told what will take disk space, and what goes on; in the main process only, as the listener.
         sizes: further fields of the network's config.
 
     Returns:
@@ -68,10 +77,18 @@ def train(
         OSError: the disk is full; the newest checkpoint is intact.
     """
     out = Path(out)
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    settings.require(kind)
+    check_log(log)
+    if not checkpoint_minutes > 0:
+        raise OptionConflict(f"checkpoint_minutes must be > 0, got {checkpoint_minutes}")
+    accelerator = Accelerator(
+        cpu=model.device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+    )
+    if not accelerator.is_main_process:
+        announce = _silent
     if accelerator.num_processes > 1 and model.device != accelerator.device:
         model = model.to(accelerator.device)
-    corpus = open_corpus(data, model, tokenizer)
+    corpus = open_corpus(data, model, tokenizer, glob)
     target = Computed(model)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
     dataset = Dataset.of(corpus, vocab_size=target.identity.vocab_size, longest=min(longest, 1 << 30))
@@ -123,20 +140,22 @@ def train(
     finally:
         if trainer.log is not None:
             trainer.log.close()
-    if isinstance(network, MedusaNetwork) and settings.held_out:
-        network.calibrate(trainer.held_out(), target.head)
     note: Done = {
         **{name: value for name, value in dataclasses.asdict(progress).items() if name not in ("epoch", "place")},
         "provenance": corpus.provenance,
     }
     if accelerator.is_main_process:
         network.save_pretrained(out)
+        calibrate = getattr(network, "calibrate", None)
+        if calibrate is not None:
+            calibrate(trainer.held.all(), target.head)
+            network.save_pretrained(out)
         checkpoints.finish(note)
     accelerator.wait_for_everyone()
     return note
 
 
-def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any) -> Corpus:
+def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any, glob: str | None = None) -> Corpus:
     """The data, checked against the target.
 
     Raises:
@@ -146,7 +165,9 @@ def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any) -> Cor
     if str(data).startswith(RAW):
         if tokenizer is None:
             raise OptionConflict("raw text needs the target's tokenizer; give a target that comes with one")
-        return Corpus.from_texts(str(data).removeprefix(RAW), tokenizer)
+        return Corpus.from_texts(str(data).removeprefix(RAW), tokenizer, glob=glob)
+    if glob is not None:
+        raise OptionConflict("--glob chooses files of --data raw:FOLDER; distilled data is read as a whole")
     corpus = Corpus.open(data, TokenBytes.of(tokenizer).digest if tokenizer is not None else None)
     theirs = corpus.provenance.get("target")
     if isinstance(theirs, dict):

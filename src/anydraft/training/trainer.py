@@ -21,29 +21,25 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from anydraft.errors import OptionConflict
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
-from anydraft.training.batches import Dataset, Ints, Order, cut, pack
+from anydraft.training.batches import Dataset, Ints, Order, pack
 from anydraft.training.checkpoint import Checkpoints
 from anydraft.training.compiled import Compiled
-from anydraft.training.estimate import Estimate, Tally, count
+from anydraft.training.estimate import Estimate
 from anydraft.training.features import Computed, Features
+from anydraft.training.held_out import HeldOut
 from anydraft.training.interrupt import Interrupt
 from anydraft.training.log import Log
 from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
 from anydraft.training.progress import Listener, Progress
-from anydraft.training.settings import Settings
+from anydraft.training.settings import FIRST_LEVEL, READS_CONTEXT, Settings
 from anydraft.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT_TOKENS = 16384
-"""Read at most for one estimate: its standard error is then below 0.5 % of an acceptance."""
 SMOOTHING = 0.95
-READS_CONTEXT = ("eagle",)
-"""Kinds whose rows look at earlier ones; the others are spared the prompts."""
 
 
 class Trainer:
@@ -76,6 +72,7 @@ class Trainer:
         checkpoint_minutes: float = 5.0,
         listener: Listener | None = None,
     ) -> None:
+        settings.require(network.kind)
         self.network, self.target, self.dataset, self.settings = network, target, dataset, settings
         self.checkpoints, self.log, self.listener = checkpoints, log, listener
         self.accelerator = accelerator if accelerator is not None else Accelerator(cpu=target.device.type == "cpu")
@@ -84,17 +81,21 @@ class Trainer:
         self.device = target.device
         self.half = settings.precision == "bf16"
         dtype = torch.bfloat16 if self.half else torch.float32
-        self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_per_depth, dtype)
+        self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_share, dtype)
         self.teacher = Teacher(target.head, network.vocabulary)
         train, held = dataset.split(settings.held_out)
         self.depth = None if getattr(network, "reads_context", network.kind in READS_CONTEXT) else settings.depth
         self.order = Order(dataset, train, settings.batch_tokens, settings.seed, self.depth)
-        taken = held[: max(1, int(np.searchsorted(np.cumsum(dataset.lengths[held]), HELD_OUT_TOKENS)))]
-        self.held = cut(dataset, taken, settings.batch_tokens, self.depth)
+        self.held = HeldOut(
+            dataset,
+            held,
+            tokens=settings.batch_tokens,
+            depth=self.depth,
+            packed=self._packed,
+            accelerator=self.accelerator,
+        )
         self.unroll: Callable[[Packed, int], Iterable[Level]] = network.levels
         if settings.compile:
-            if network.kind in READS_CONTEXT:
-                raise OptionConflict(f"compile does not work for {network.kind}: its shapes follow the sequences")
             self.unroll = Compiled(network)
         self.optimizers = Optimizers(network, settings)
         self.progress = Progress()
@@ -133,27 +134,20 @@ class Trainer:
         state = self.progress
         began, saved = time.monotonic(), time.monotonic()
         before, tokens = state.seconds, state.tokens
-        batches = self._batches()
+        batches = self.order.walk(state.epoch, state.place)
         self.network.train()
         while self.share < 1 and not state.stopped:
             loss, rate = self._step(batches)
             state.seconds, asked = self._agreed(before + time.monotonic() - began, interrupt.asked)
             state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
             speed = (state.tokens - tokens) / max(state.seconds - before, 1e-9)
-            self._write(
-                {
-                    "step": state.step,
-                    "loss": loss,
-                    "lr": rate,
-                    "tokens": state.tokens,
-                    "seconds": round(state.seconds, 3),
-                }
-            )
+            seconds = round(state.seconds, 3)
+            self._write({"step": state.step, "loss": loss, "lr": rate, "tokens": state.tokens, "seconds": seconds})
             due = int(min(1.0, self.share) * self.settings.evaluations)
             if due > state.evaluated:
                 state.evaluated = due
                 self._evaluate()
-            if self.listener is not None:
+            if self.listener is not None and self.accelerator.is_main_process:
                 self.listener(state, min(1.0, self.share), speed)
             if asked or time.monotonic() - saved > 60 * self.checkpoint_minutes:
                 self.save()
@@ -161,19 +155,9 @@ class Trainer:
             if asked:
                 raise KeyboardInterrupt
 
-    def held_out(self) -> Iterator[Packed]:
-        """The held-out sequences of this process."""
-        for indices in self.held[self.accelerator.process_index :: self.accelerator.num_processes]:
-            yield self._packed(indices)
-
     def estimate(self) -> Estimate | None:
         """Of the weights as they are, on held-out sequences; None where none are held out."""
-        tally = Tally(self.settings.depth, self.device)
-        self.network.eval()
-        with self._autocast():
-            count(self.network, self._held_rows(), self.target.head, self.settings.depth, tally)
-        self.network.train()
-        return tally.estimate(lambda sums: self.accelerator.reduce(sums, "sum"))
+        return self.held.estimate(self.network, self.target.head, self.settings.depth, self.device, self._autocast)
 
     def save(self) -> None:
         """Write a checkpoint.
@@ -239,6 +223,8 @@ class Trainer:
         if found is None:
             return
         state.estimate = asdict(found)
+        if self.network.kind in READS_CONTEXT:
+            state.estimate["covers"] = FIRST_LEVEL
         self._write({"step": state.step, **state.estimate})
         if state.best is None or found.tokens_per_pass > state.best:
             state.best, state.waited = found.tokens_per_pass, 0
@@ -246,9 +232,6 @@ class Trainer:
         else:
             state.waited += 1
             state.stopped = settings.patience is not None and state.waited >= settings.patience
-
-    def _batches(self) -> Iterator[tuple[Ints, int, int]]:
-        return self.order.walk(self.progress.epoch, self.progress.place)
 
     def _packed(self, indices: Ints) -> Packed:
         return pack(
@@ -259,13 +242,6 @@ class Trainer:
             device=self.device,
             multiple=self.settings.batch_tokens if self.settings.compile else 1,
         )
-
-    def _held_rows(self) -> Iterator[tuple[Packed, Tensor]]:
-        for indices, batch in zip(
-            self.held[self.accelerator.process_index :: self.accelerator.num_processes], self.held_out(), strict=True
-        ):
-            greedy = torch.from_numpy(self.dataset.temperatures[indices] == 0).to(self.device)
-            yield batch, greedy[batch.documents]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
