@@ -89,6 +89,8 @@ def train(
     if accelerator.num_processes > 1 and model.device != accelerator.device:
         model = model.to(accelerator.device)
     corpus = open_corpus(data, model, tokenizer, glob)
+    if corpus.incomplete is not None:
+        announce(f"{data}: {corpus.incomplete}")
     target = Computed(model)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
     dataset = Dataset.of(corpus, vocab_size=target.identity.vocab_size, longest=min(longest, 1 << 30))
