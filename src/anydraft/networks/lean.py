@@ -57,6 +57,11 @@ class LeanBody(nn.Module):
                 self.token_in.bias[:state_size] = -1.0  # the newest token matters most
         nn.init.orthogonal_(self.out.weight, gain=START * (hidden_size / state_size) ** 0.5)
 
+    @property
+    def each_level(self) -> nn.Module:
+        """A module that every drafted level calls once."""
+        return self.recurrent
+
     def start(self, hidden: torch.Tensor) -> State:
         """State before the first token of hidden states (B, H)."""
         hidden = normalised(hidden[:, None].to(self.scale.dtype))
