@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,33 @@ def test_what_cannot_be_read_of_a_target_is_not_compared() -> None:
     assert fingerprint(offloaded.to("meta")) is None
 
 
+@pytest.mark.parametrize("kind", ["redrafter", "lean, reduced", "medusa, reduced", "eagle, reduced"])
+def test_a_network_handed_in_stays_as_it_is(kind: str) -> None:
+    model = tiny.make("llama")
+    network = random_network(kind, model).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    attributes = {name: id(value) for name, value in vars(network).items()}
+    other = tiny.make("llama", seed=5).bfloat16()
+    decoder = load(network, other, any_target=True)
+    own = getattr(decoder.drafter, "network", None)
+    assert isinstance(own, DrafterNetwork)
+    assert own.embedding.data_ptr() == other.get_input_embeddings().weight.data_ptr()  # shared, not copied
+    assert {p.dtype for p in own.parameters()} == {torch.bfloat16}
+    decoder.generate([5, 6, 7], max_new_tokens=8)
+    assert {name: id(value) for name, value in vars(network).items()} == attributes
+    assert network.training
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_an_offloaded_head() -> None:
+    model = tiny.make("llama", tie_word_embeddings=False)
+    network = random_network("lean", model)
+    model.lm_head.to("meta")
+    with pytest.raises(UnsupportedModel, match="offloaded"):
+        network.attach(model)
+
+
 # Broken files. ----------------------------------------------------------------------------------
 
 
@@ -242,6 +270,37 @@ def test_sizes_that_make_no_sense(kind: str, tmp_path: Path) -> None:
             folder = changed(saved(kind, tmp_path / f"{name}{value}"), lambda c, n=name, v=value: c.update({n: v}))
             with pytest.raises(AnydraftError):
                 load(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("lean", {"num_layers": 10**6}),
+        ("lean", {"state_size": 10**6}),
+        ("redrafter", {"num_draft_layers": 10**6}),
+        ("redrafter", {"exit_dim": 10**12}),
+        ("medusa", {"num_heads": 10**6}),
+        ("eagle", {"intermediate_size": 10**18}),
+    ],
+)
+def test_sizes_too_large_to_build(kind: str, sizes: dict[str, int], tmp_path: Path) -> None:
+    """Refused by the tensors' shapes, before time and memory are spent."""
+    folder = changed(saved(kind, tmp_path / "drafter"), lambda c: c.update(sizes))
+    with pytest.raises(BrokenCheckpoint, match=CONFIG):
+        load_network(folder)
+
+
+def test_a_reduced_vocabulary_that_is_none(tmp_path: Path) -> None:
+    for kind in ("lean, reduced", "medusa, reduced", "eagle, reduced"):
+        for name, value in (("outside", 160), ("outside", -1), ("twice", None)):
+            folder = saved(kind, tmp_path / f"{kind}{value}")
+
+            def spoil(tensors: dict[str, torch.Tensor], value: int | None = value) -> None:
+                ids = tensors["vocabulary"]
+                ids[0] = int(ids[1]) if value is None else value
+
+            with pytest.raises(BrokenCheckpoint, match=name):
+                load(retensored(folder, spoil))
 
 
 def test_another_kind_of_config(tmp_path: Path) -> None:
@@ -355,6 +414,43 @@ def test_a_full_disk_leaves_nothing_half_written(
     written: DrafterNetwork = load_network(old)
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(written.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_an_error_or_a_kill_while_files_are_moved(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files cannot be replaced at once: an error puts the old ones back, a kill leaves what is refused."""
+    old = saved("medusa", tmp_path / "old")
+    before = everything(old)
+    new = random_network("medusa", tiny.model("llama"), seed=1)
+    with monkeypatch.context() as patched:
+        moves, moved = FullDisk(lambda: None, after), Path.replace
+
+        def replace(path: Path, to: Path) -> Path:
+            if not path.name.startswith("old-"):
+                moves()
+            return moved(path, to)
+
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(OSError, match="space"):
+            new.save_pretrained(old)
+    assert everything(old) == before
+    with monkeypatch.context() as patched:
+        moves = FullDisk(lambda: None, after)
+
+        def kill(path: Path, to: Path) -> Path:
+            moves()
+            return moved(path, to)
+
+        patched.setattr(Path, "replace", kill)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(OSError, match="space"):
+            new.save_pretrained(old)
+    if after:
+        with pytest.raises(BrokenCheckpoint):
+            load_network(old)
+    new.save_pretrained(old)
+    assert sorted(everything(old)) == [CONFIG, WEIGHTS]
+    load_network(old)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -266,6 +266,18 @@ def test_slot_cache_against_a_naive_twin(data: st.DataObject) -> None:
         compare(cache, twin)
 
 
+@pytest.mark.parametrize("count", [3, 4, 600])
+def test_hidden_states_of_a_prefill_are_all_or_the_last(count: int) -> None:
+    """Also where a prompt is read in several passes, or not at all because an equal one was."""
+    lm = LanguageModel(tiny.model("llama", seed=1))
+    prompts = [[5] * 3, [5, 6] * (count // 2), [], [5] * 3]
+    every = lm.prefill_rows(lm.new_cache(4), prompts, hidden="all")
+    last = lm.prefill_rows(lm.new_cache(4), prompts, hidden="last")
+    assert [len(states) for states in every] == [len(prompt) for prompt in prompts]
+    assert all(torch.equal(one, states[-1:]) for one, states in zip(last, every, strict=True))
+    assert lm.prefill_rows(lm.new_cache(4), prompts) == []
+
+
 def test_growing_keeps_what_is_there() -> None:
     cache, twin = SlotCache(2, 1), Twin(2)
     for step in range(12):

@@ -372,6 +372,41 @@ def test_a_broken_line_names_file_and_number(whole: tuple[Path, Path], tmp_path:
             use(tmp_path)
 
 
+def test_in_a_partial_shard_only_the_last_line_may_be_broken(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / PROVENANCE).write_bytes((whole[1] / PROVENANCE).read_bytes())
+    lines = contents(whole[1])["shard-00000.jsonl"].splitlines(keepends=True)
+    partial = tmp_path / "shard-00000.jsonl.partial"
+    partial.write_bytes(b"".join(lines[:3]) + lines[3][:9])
+    assert len(Corpus.open(tmp_path).sequences) == 3
+    broken = b"".join([lines[0], lines[1][:9] + b"\n", *lines[2:]])
+    partial.write_bytes(broken)
+    for use in (Corpus.open, lambda out: distill(tiny.target("llama"), whole[0], out, SETTINGS)):
+        with pytest.raises(OptionConflict, match=r"line 2 of .*shard-00000\.jsonl\.partial is broken"):
+            use(tmp_path)
+    assert partial.read_bytes() == broken
+
+
+def test_a_run_that_goes_on_is_not_complete_until_its_end(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    distill(tiny.target("llama"), whole[0], tmp_path, SETTINGS, limit=6, **SMALL)
+    assert Corpus.open(tmp_path).incomplete is None
+    said: list[str | None] = []
+
+    def look(state: Progress) -> None:
+        said.append(Corpus.open(tmp_path).incomplete)
+
+    distill(tiny.target("llama"), whole[0], tmp_path, SETTINGS, watch=look, **SMALL)
+    assert "6 of 14 answers, not complete" in str(said[0])
+    assert all(said)
+    assert Corpus.open(tmp_path).incomplete is None
+
+
+def test_rejection_is_refused(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    decoder = Decoder(tiny.target("llama"), verification="rejection")
+    with pytest.raises(OptionConflict, match=r"verification=.exact. alone"):
+        distill(decoder, whole[0], tmp_path, SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_data(tmp_path: Path) -> None:
     with pytest.raises(OptionConflict, match="holds no distilled data"):
         Corpus.open(tmp_path)

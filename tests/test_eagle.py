@@ -118,8 +118,7 @@ def test_a_packed_batch_is_its_documents_one_by_one(arch: str) -> None:
     assert level.regression is not None
     torch.testing.assert_close(level.regression, 10 * torch.cat(distances).mean(), atol=1e-4, rtol=1e-4)
     logits = torch.nn.functional.linear(level.inputs, level.weight, level.bias)
-    cap = made.cap
-    torch.testing.assert_close(made.logits(level.inputs), torch.tanh(logits / cap) * cap if cap else logits)
+    torch.testing.assert_close(made.logits(level.inputs), logits)  # drafted from is what was trained
 
 
 def test_noise_in_training_only_and_from_torchs_seed() -> None:
@@ -408,15 +407,22 @@ def test_another_target() -> None:
         network("llama").attach(tiny.make("llama", 170))
 
 
+def test_a_drafter_attaches_its_network() -> None:
+    fresh = EagleNetwork(EagleConfig.for_model(tiny.model("llama")))
+    assert not fresh.attached
+    EagleDrafter(fresh, tiny.target("llama"))
+    assert fresh.attached
+
+
 def test_sizes_that_make_no_layer() -> None:
     model = tiny.model("llama")
     for sizes in ({"num_heads": 3, "num_kv_heads": 2}, {"head_dim": 7}, {"intermediate_size": 0}):
         with pytest.raises(OptionConflict, match="EAGLE layer"):
             EagleConfig.for_model(model, **sizes)
     config = EagleConfig.for_model(model, vocabulary_size=10)
-    with pytest.raises(OptionConflict, match="12 tokens"):
+    with pytest.raises(OptionConflict, match="12 token ids"):
         EagleNetwork(config, torch.arange(12))
-    with pytest.raises(OptionConflict, match="vocabulary_size=200"):
+    with pytest.raises(OptionConflict, match="got 200"):
         EagleConfig.for_model(model, vocabulary_size=200)
     with pytest.raises(BrokenCheckpoint, match="outside"):
         EagleNetwork(config, torch.arange(10) + 155).attach(model)
@@ -424,4 +430,5 @@ def test_sizes_that_make_no_layer() -> None:
 
 def test_bytes_read_per_level() -> None:
     made = network(vocabulary=list(range(40)))
+    assert EagleDrafter(made, tiny.target("llama")).each_level == [made.fc]
     assert made.bytes_per_step() == 4 * (made.num_parameters + 40 * 32)

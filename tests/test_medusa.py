@@ -414,10 +414,10 @@ def test_tokens_that_a_row_excludes_are_not_drafted() -> None:
 
 
 def test_bytes_per_step() -> None:
-    drafter = MedusaDrafter(network().to(torch.bfloat16), tiny.target("llama"))
+    made = network().to(torch.bfloat16)
     head = 32 * 32 + 32 + VOCAB * 32
-    assert drafter.bytes_per_step() == 2 * HEADS * head
-    assert drafter.bytes_per_step(1) == 2 * head
+    assert made.bytes_per_step() == 2 * head
+    assert len(MedusaDrafter(made, tiny.target("llama")).each_level) == HEADS
 
 
 # Rejection. -----------------------------------------------------------------------------------

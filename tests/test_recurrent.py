@@ -359,6 +359,24 @@ def test_rows_of_a_batch_do_not_matter_to_each_other(asked: list[tuple[dict[str,
         assert_same(together, drafts(drafter, [row], [bound])[0])
 
 
+@pytest.mark.parametrize("trained", [None, 3])
+def test_levels_enqueued_at_once_end_soon_after_those_trained(trained: int | None) -> None:
+    """A GPU computes every level that is enqueued, whether or not it is looked at."""
+    config = RecurrentConfig(target=TargetIdentity.of(tiny.model("llama")), trained_depth=trained)
+    drafter = RecurrentDrafter(RecurrentNetwork(config).eval(), tiny.target("llama"), eager=True)
+    calls = []
+    drafter.each_level[0].register_forward_hook(lambda *_: calls.append(1))
+    (tree,) = drafts(drafter, [row_of()], [Bounds(20, 1, 30)])
+    assert len(calls) == tree.depth == (8 if trained is None else 5)
+
+
+@pytest.mark.parametrize("form", ["lean", "redrafter"])
+def test_the_trained_depth_is_kept(form: str, tmp_path: Path) -> None:
+    config = replace(known(form).config, trained_depth=4)
+    RecurrentNetwork(config).save_pretrained(tmp_path)
+    assert RecurrentNetwork.from_pretrained(tmp_path).config == config
+
+
 def ending(strength: float) -> RecurrentNetwork:
     """A network that sees the end of the text everywhere."""
     network = fresh("redrafter")

@@ -256,7 +256,15 @@ def test_frequent_tokens_are_those_of_answers() -> None:
 def test_cached_hidden_states_are_the_computed_ones(dataset: Dataset, tmp_path: Path) -> None:
     source = Computed(tiny.model("llama"))
     said: list[str] = []
-    cached = Cached(source, dataset, tmp_path, batch_tokens=64, announce=said.append)
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    child.join()
+    (tmp_path / f"features-0.{child.pid}.partial").write_bytes(b"of a run that was killed")
+    done: list[tuple[int, int]] = []
+    advance: Any = lambda *given: done.append(given)  # noqa: E731
+    cached = Cached(source, dataset, tmp_path, batch_tokens=64, announce=said.append, advance=advance)
+    assert done == sorted(done)
+    assert done[-1] == (len(dataset.tokens), len(dataset.tokens))
     indices = np.asarray([3, 11, 4])
     torch.testing.assert_close(cached.of(dataset, indices), source.of(dataset, indices), rtol=1e-4, atol=1e-5)
     (path,) = tmp_path.iterdir()

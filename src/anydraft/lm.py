@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -87,17 +87,17 @@ class LanguageModel:
 
     def prefill(self, cache: SlotCache, row: int, tokens: Sequence[int]) -> None:
         """Append committed tokens to one row of the cache, in chunks."""
-        self._read(cache, range(row, row + 1), [tokens], hidden=False)
+        self._read(cache, range(row, row + 1), [tokens], hidden=None)
 
     def prefill_rows(
-        self, cache: SlotCache, prompts: Sequence[Sequence[int]], *, hidden: bool = False
+        self, cache: SlotCache, prompts: Sequence[Sequence[int]], *, hidden: Literal["last", "all"] | None = None
     ) -> list[torch.Tensor]:
         """Read prompts into the empty rows of a cache: several in one pass while they are short, equal ones once.
 
         With fixed shapes every prompt is read by itself, so that its neighbours do not matter.
 
         Returns:
-            per row the last hidden states (tokens, H) when asked for, else nothing.
+            per row the last hidden states (tokens, H) of all tokens or of the last one, when asked for; else nothing.
         """
         known: dict[tuple[int, ...], int] = {}
         sources = [known.setdefault(tuple(tokens), row) for row, tokens in enumerate(prompts)]
@@ -117,22 +117,24 @@ class LanguageModel:
         for row, source in enumerate(sources):
             if source != row:
                 cache.copy_prefix(source, row)
-        return [states[source] for source in sources] if hidden else []
+        return [states[source] for source in sources] if hidden is not None else []
 
     def _read(
-        self, cache: SlotCache, rows: range, prompts: Sequence[Sequence[int]], *, hidden: bool
+        self, cache: SlotCache, rows: range, prompts: Sequence[Sequence[int]], *, hidden: Literal["last", "all"] | None
     ) -> list[torch.Tensor]:
         parts: list[list[torch.Tensor]] = [[] for _ in rows]
         for start in range(0, max(len(tokens) for tokens in prompts), PREFILL_CHUNK):
             chunks = [tokens[start : start + PREFILL_CHUNK] for tokens in prompts]
             width = max(len(chunk) for chunk in chunks)
             nodes = [chain(chunk) for chunk in chunks]
-            states = self._pass(cache, nodes, rows=rows, keep=1, width=width, hidden=hidden).hidden
+            states = self._pass(cache, nodes, rows=rows, keep=1, width=width, hidden=hidden is not None).hidden
             for i, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
                 cache.advance(row, len(chunk))
-                if states is not None:
+                if states is not None and hidden == "all":
                     parts[i].append(states[i, : len(chunk)])
-        return [torch.cat(part) if part else torch.empty(0) for part in parts] if hidden else []
+                elif states is not None and len(chunk):
+                    parts[i] = [states[i, len(chunk) - 1 : len(chunk)].clone()]  # a view would keep the whole pass
+        return [torch.cat(part) if part else torch.empty(0) for part in parts] if hidden is not None else []
 
     def score(self, cache: SlotCache, nodes: Sequence[Nodes], *, hidden: bool = False) -> Pass:
         """Append nodes to the tails of the cache's rows and score them in one pass.

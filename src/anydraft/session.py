@@ -71,7 +71,8 @@ class Session:
         self._reader = drafter if isinstance(drafter, ReadsHidden) else None
         started = time.perf_counter()
         prompts = [row.prompt[:-1] for row in rows]
-        states = target.prefill_rows(self.cache, prompts, hidden=self._reader is not None)
+        read = None if self._reader is None else self._reader.hidden
+        states = target.prefill_rows(self.cache, prompts, hidden=read)
         prefilled = time.perf_counter()
         if drafter is not None:
             try:

@@ -11,10 +11,6 @@ from typing import Any
 
 import torch
 
-from anydraft.drafters.eagle import EagleDrafter
-from anydraft.drafters.medusa import MedusaDrafter
-from anydraft.drafters.recurrent import RecurrentDrafter
-from anydraft.networks.apple import AppleBody
 from anydraft.networks.network import DrafterNetwork
 
 
@@ -36,18 +32,9 @@ class Weights:
     @classmethod
     def of(cls, drafter: Any) -> Weights:
         """Those of a drafter: a trained network's, an assistant's, or none (lookup)."""
-        if isinstance(drafter, MedusaDrafter):
-            heads = list(drafter.network.heads)
-            return cls(drafter.network.num_parameters, drafter.bytes_per_step() / len(heads), heads)
-        if isinstance(drafter, EagleDrafter):
-            network: DrafterNetwork = drafter.network
-            return cls(network.num_parameters, drafter.network.bytes_per_step(), [drafter.network.fc])
-        if isinstance(drafter, RecurrentDrafter):
-            recurrent, body = drafter.network, drafter._steps.body  # type: ignore[attr-defined]  # folded has a copy
-            called: Any = getattr(body, "recurrent", None)
-            if isinstance(body, AppleBody):
-                called = body.rnn_u if body.rnn else body.lm_head[0]
-            return cls(recurrent.num_parameters, recurrent.bytes_per_step(), [called])
+        network = getattr(drafter, "network", None)
+        if isinstance(network, DrafterNetwork):
+            return cls(network.num_parameters, network.bytes_per_step(), drafter.each_level)
         lm = getattr(drafter, "lm", None)
         if lm is None:
             return cls()

@@ -39,6 +39,7 @@ def chat(
     exact: opt.Exact = False,
     draft_tokens: opt.DraftTokens = None,
     threads: opt.Threads = None,
+    any_target: opt.AnyTarget = False,
     trust_remote_code: opt.TrustRemoteCode = False,
     json: opt.Json = False,
     stats: opt.ShowStats = True,
@@ -73,6 +74,7 @@ def chat(
         exact=exact,
         draft_tokens=draft_tokens,
         threads=threads,
+        any_target=any_target,
         trust_remote_code=trust_remote_code,
     )
     from anydraft.cli.conversation import Conversation

@@ -33,6 +33,7 @@ def generate(
     exact: opt.Exact = False,
     draft_tokens: opt.DraftTokens = None,
     threads: opt.Threads = None,
+    any_target: opt.AnyTarget = False,
     trust_remote_code: opt.TrustRemoteCode = False,
     json: opt.Json = False,
     stats: opt.ShowStats = True,
@@ -63,6 +64,7 @@ def generate(
         exact=exact,
         draft_tokens=draft_tokens,
         threads=threads,
+        any_target=any_target,
         trust_remote_code=trust_remote_code,
     )
     if json:

@@ -45,6 +45,7 @@ def load_decoder(
     device: str | None = None,
     exact: bool = False,
     draft_tokens: int | None = None,
+    any_target: bool = False,
     trust_remote_code: bool = False,
     threads: int | None = None,
     **options: Any,
@@ -57,6 +58,8 @@ def load_decoder(
     from anydraft.errors import OptionConflict
 
     target, drafter = resolve(target, drafter)
+    if any_target and drafter in (None, "lookup"):
+        raise OptionConflict("--any-target concerns trained drafters only; leave it out")
     if drafter is None and draft_tokens is not None:
         raise OptionConflict("--draft-tokens has no effect with --drafter none; leave one of them out")
     for name in (target, drafter):
@@ -80,6 +83,7 @@ def load_decoder(
             device=device,
             exact=exact,
             draft_tokens=draft_tokens,
+            any_target=any_target,
             trust_remote_code=trust_remote_code,
             **options,
         )

@@ -47,6 +47,14 @@ Exact = Annotated[
 DraftTokens = Annotated[
     int | None, typer.Option(help="Fixed draft length; default: adaptive.", rich_help_panel=MODELS)
 ]
+AnyTarget = Annotated[
+    bool,
+    typer.Option(
+        "--any-target",
+        help="Use a trained drafter with another target of the same sizes (a fine-tune of its own).",
+        rich_help_panel=MODELS,
+    ),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.", rich_help_panel=MODELS)
 ]

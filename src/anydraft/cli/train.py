@@ -173,6 +173,7 @@ def train(
             checkpoint_minutes=checkpoint_minutes,
             log=log,  # type: ignore[arg-type]
             listener=bar,
+            advance=bar.prepare,
             announce=partial(console.print, markup=False),
             **sizes,
         )
@@ -216,6 +217,10 @@ class _Bar:
 
     def __exit__(self, *problem: Any) -> None:
         self.progress.stop()
+
+    def prepare(self, done: int, total: int) -> None:
+        """While hidden states are computed."""
+        self.progress.update(self.task, description="the target's hidden states", total=total, completed=done)
 
     def __call__(self, progress: State, share: float, speed: float) -> None:
         """After every step."""

@@ -43,6 +43,7 @@ def verify(
     exact: opt.Exact = False,
     draft_tokens: opt.DraftTokens = None,
     threads: opt.Threads = None,
+    any_target: opt.AnyTarget = False,
     trust_remote_code: opt.TrustRemoteCode = False,
     json: opt.Json = False,
     debug: opt.Debug = False,
@@ -75,6 +76,7 @@ def verify(
         exact=exact,
         draft_tokens=draft_tokens,
         threads=threads,
+        any_target=any_target,
         trust_remote_code=trust_remote_code,
         verification=verification,
     )

@@ -28,15 +28,20 @@ class EagleDrafter:
     """Drafts with an EAGLE layer.
 
     Args:
-        network: attached to the target's model, on its device.
+        network: on the target's device; attached to it, or it is now.
         target: the model that decides.
         verification: "rejection" draws from a recorded proposal instead of following the shared noise.
+
+    Raises:
+        WrongTarget: the network was trained for another target.
     """
 
     name = "eagle"
     hidden: Literal["last", "all"] = "all"
 
     def __init__(self, network: EagleNetwork, target: Target, *, verification: Verification = "exact") -> None:
+        if not network.attached:
+            network.attach(target.model)
         self.network = network.eval()
         self.vocab_size = target.vocab_size
         self.verification = verification
@@ -47,6 +52,11 @@ class EagleDrafter:
         self._enders = frozenset(place for place, token in enumerate(ids) if token in target.eos_token_ids)
         self._cache = PairCache(network, self.device)
         self._unread: dict[Row, list[torch.Tensor]] = {}
+
+    @property
+    def each_level(self) -> Sequence[torch.nn.Module]:
+        """Modules of which every drafted level calls one, once."""
+        return [self.network.fc]
 
     def start(self, rows: Sequence[Row]) -> None:
         """Rows join; their prompts come as features."""

@@ -42,7 +42,7 @@ class MedusaDrafter:
     hidden: Literal["last", "all"] = "last"
 
     def __init__(self, network: MedusaNetwork, target: Target, *, verification: Verification = "exact") -> None:
-        if getattr(network, "target_head", None) is None:
+        if not network.attached:
             network.attach(target.model)
         self.network = network
         self.vocab_size = target.vocab_size
@@ -55,10 +55,10 @@ class MedusaDrafter:
         if tables is not None:
             self._logs = {False: _logs(tables["greedy"]), True: _logs(tables["sampled"])}
 
-    def bytes_per_step(self, depth: int | None = None) -> int:
-        """Bytes of weights read for one whole draft of `depth` tokens (default: all heads)."""
-        heads = list(self.network.heads)[:depth]
-        return sum(weight.numel() * weight.element_size() for head in heads for weight in head.parameters())
+    @property
+    def each_level(self) -> Sequence[torch.nn.Module]:
+        """Modules of which every drafted level calls one, once."""
+        return list(self.network.heads)
 
     def start(self, rows: Sequence[Row]) -> None:
         """Nothing is known of a row before its first hidden state."""

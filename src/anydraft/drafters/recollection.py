@@ -5,16 +5,15 @@ They come from the target's hidden states and are never rolled back, because not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
 
+from anydraft.networks.lean import LeanBody
 from anydraft.networks.recall import HEAD_DIM, RowMemory
+from anydraft.networks.recurrent import RecurrentNetwork
 from anydraft.row import Row
 
-Remembered = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values (n, heads * 64) of hidden states (n, H) and embeddings (n, H) of the tokens that followed."""
 START = 256
 """Tokens that a row has room for at first; doubled when full."""
 
@@ -23,13 +22,13 @@ class Recollection:
     """Memory of several rows.
 
     Args:
-        remembered: the network's.
-        embedding: (V, H) of the target.
+        network: of the lean form, with recall, attached.
+        body: its body.
     """
 
-    def __init__(self, remembered: Remembered, embedding: torch.Tensor) -> None:
-        self._remembered = remembered
-        self._embedding = embedding
+    def __init__(self, network: RecurrentNetwork, body: LeanBody) -> None:
+        self._network = network
+        self._body = body
         self._stores: dict[Row, torch.Tensor] = {}
         """(2, heads, slots, 64): keys and values."""
         self._lengths: dict[Row, int] = {}
@@ -38,8 +37,9 @@ class Recollection:
         """Remember the hidden states (n, H) of the row's next tokens; the root follows the last of them."""
         known = self._lengths.get(row, 0)
         length = known + len(hidden)
-        following = torch.tensor(_slice(row, known + 1, length + 1), device=self._embedding.device)
-        pair = self._remembered(hidden, F.embedding(following, self._embedding).to(hidden.device))
+        device = self._body.scale.device
+        following = torch.tensor(_slice(row, known + 1, length + 1), device=device)
+        pair = self._body.remembered(hidden.to(device), self._network.embedded(following))
         fresh = torch.stack(pair).view(2, len(hidden), -1, HEAD_DIM).transpose(1, 2)
         store = self._stores.get(row)
         if store is None or length > store.shape[2]:

@@ -15,12 +15,19 @@ import torch
 from anydraft.drafters.beams import Replay, replayed, search
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recollection import Recollection
+from anydraft.networks.folded import FoldedLean
 from anydraft.networks.lean import LeanBody
 from anydraft.networks.recurrent import RecurrentNetwork
 from anydraft.row import Row
 from anydraft.target import Target
 from anydraft.tree import Bounds, DraftTree
 from anydraft.verify import Verification
+
+DEEPEST = 8
+"""Levels enqueued at once, when it is not known how many were trained."""
+
+BEYOND_TRAINING = 2
+"""Levels more than were trained: the recurrence goes on, but is right ever less often."""
 
 
 class RecurrentDrafter:
@@ -47,7 +54,7 @@ class RecurrentDrafter:
         verification: Verification = "exact",
         eager: bool | None = None,
     ) -> None:
-        if getattr(network, "target_head", None) is None:
+        if not network.attached:
             network.attach(target.model)
         self.hidden = "last"
         self.network = network
@@ -56,14 +63,22 @@ class RecurrentDrafter:
         self.verification = verification
         self.vocabulary = network.vocabulary
         self._steps = network.fold()
-        self._device = network.embedding.device
+        self._device = next(network.parameters()).device
         self._eager = self._device.type != "cpu" if eager is None else eager
+        trained = network.config.trained_depth
+        self._deepest = DEEPEST if trained is None else trained + BEYOND_TRAINING
         self._closed = self._closing()
         self._states: dict[Row, torch.Tensor] = {}
         self._recollection: Recollection | None = None
         if network.reads_context and isinstance(network.body, LeanBody):
-            self._recollection = Recollection(network.body.remembered, network.embedding)
+            self._recollection = Recollection(network, network.body)
             self.hidden = "all"
+
+    @property
+    def each_level(self) -> Sequence[torch.nn.Module]:
+        """Modules of which every drafted level calls one, once."""
+        steps = self._steps.body if isinstance(self._steps, FoldedLean | RecurrentNetwork) else self.network.body
+        return [steps.each_level]
 
     def start(self, rows: Sequence[Row]) -> None:
         """Nothing to read before the first hidden state."""
@@ -102,6 +117,8 @@ class RecurrentDrafter:
         branch = bounds[0].branch
         if drawn:
             branch = 1 if bounds[0].chain_only else min(branch, max(1, bounds[0].width))
+        if self._eager:  # every level that is enqueued is paid for, looked at or not
+            bounds = [replace(bound, depth=min(bound.depth, self._deepest)) for bound in bounds]
         limits = [_drawn_bounds(bound, branch) if drawn else _bounds(bound) for bound in bounds]
         lockstep = Lockstep(rows, branch, vocab_size=self.vocab_size, vocabulary=self.vocabulary, device=self._device)
         levels = search(

@@ -23,12 +23,12 @@ DRAFTERS: dict[str, Callable[..., Drafter]] = {
 def trained_drafter(
     target: Target, network: DrafterNetwork, *, verification: Verification = "exact", any_target: bool = False
 ) -> Drafter:
-    """A drafter that decodes with a trained network, which is moved to the target's device and precision.
+    """A drafter that decodes with a copy of a trained network, on the target's device and in its precision.
 
     Raises:
         WrongTarget: the network belongs to another target.
         UnsupportedModel: the target has no body whose hidden states could be read.
     """
     LastHidden(target.model)
-    network.attach(target.model, any_target=any_target)
-    return DRAFTERS[network.kind](network.to(target.device, target.dtype).eval(), target, verification=verification)
+    own = network.copied(target.device, target.dtype).attach(target.model, any_target=any_target).eval()
+    return DRAFTERS[network.kind](own, target, verification=verification)

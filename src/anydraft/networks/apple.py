@@ -67,6 +67,12 @@ class AppleBody(nn.Module):
         self.lm_head = nn.Sequential(*blocks, nn.Linear(exit_dim, vocab_size, bias=False))
 
     @property
+    def each_level(self) -> nn.Module:
+        """A module that every drafted level calls once."""
+        called: nn.Module = self.rnn_u if self.rnn else self.lm_head[0]
+        return called
+
+    @property
     def head(self) -> torch.Tensor:
         """(V, E)"""
         weight: torch.Tensor = self.lm_head[-1].weight  # type: ignore[assignment]
@@ -92,7 +98,7 @@ class AppleBody(nn.Module):
         return x, State(cell, state.context)
 
 
-def apple_config(sizes: dict[str, Any], target: TargetIdentity) -> dict[str, Any]:
+def apple_config(sizes: dict[str, Any], target: TargetIdentity, trained_depth: int | None) -> dict[str, Any]:
     """Content of `config.json` as Apple's code and TensorRT-LLM read it."""
     return {
         "model_type": APPLE_MODEL_TYPE,
@@ -101,7 +107,7 @@ def apple_config(sizes: dict[str, Any], target: TargetIdentity) -> dict[str, Any
         "vocab_size": target.vocab_size,
         **sizes,
         "num_lookback_tokens": 1,
-        OWN_KEY: {"target": target.to_dict()},
+        OWN_KEY: {"target": target.to_dict(), "trained_depth": trained_depth},
     }
 
 
@@ -123,8 +129,9 @@ def read_apple_config(content: dict[str, Any]) -> dict[str, Any]:
             "exit_dim": int(content.get("exit_dim") or 2 * hidden_size),
             "num_layers": int(content["num_draft_layers"]),
             "rnn": bool(content.get("rnn", False)),
+            "trained_depth": own.get("trained_depth"),
         }
-    except (KeyError, TypeError, ValueError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise BrokenCheckpoint(f"config.json does not describe a {APPLE_MODEL_TYPE}: {problem!r}") from problem
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch.nn.functional import embedding, linear, smooth_l1_loss
+from torch.nn.functional import linear, smooth_l1_loss
 from transformers import LlamaConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from anydraft.errors import BrokenCheckpoint, OptionConflict
+from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.network import DrafterNetwork, NetworkConfig
@@ -43,10 +43,7 @@ PADDING = 0.75
 @dataclass(frozen=True, kw_only=True)
 class EagleConfig(NetworkConfig):
     """Sizes of the layer.
-
-    Attributes:
-        vocabulary_size: rows of a reduced head; None for the target's whole vocabulary.
-    """
+"""
 
     num_heads: int
     num_kv_heads: int
@@ -54,9 +51,9 @@ class EagleConfig(NetworkConfig):
     intermediate_size: int
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-6
-    vocabulary_size: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sizes = (self.num_heads, self.num_kv_heads, self.head_dim, self.intermediate_size)
         width = self.target.hidden_size
         if min(sizes) < 1 or self.num_heads % self.num_kv_heads or self.head_dim % 2 or width % self.num_heads:
@@ -65,10 +62,6 @@ class EagleConfig(NetworkConfig):
                 f"hidden size divisible by num_heads; got hidden size {width}, "
                 f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}, head_dim={self.head_dim}, "
                 f"intermediate_size={self.intermediate_size}"
-            )
-        if self.vocabulary_size is not None and not 0 < self.vocabulary_size <= self.target.vocab_size:
-            raise OptionConflict(
-                f"vocabulary_size={self.vocabulary_size}: give 1 to {self.target.vocab_size}, the target's vocabulary"
             )
 
     @classmethod
@@ -105,19 +98,11 @@ class EagleNetwork(DrafterNetwork):
     head: torch.Tensor
     bias: torch.Tensor | None
     scale: float
-    cap: float
     rotary: LlamaRotaryEmbedding
 
     def __init__(self, config: EagleConfig, vocabulary: torch.Tensor | None = None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, vocabulary)
         width = config.target.hidden_size
-        count = None if vocabulary is None else len(vocabulary)
-        if vocabulary is None and config.vocabulary_size is not None:
-            vocabulary = torch.zeros(config.vocabulary_size, dtype=torch.long)  # comes with the weights
-        elif count != config.vocabulary_size:
-            raise OptionConflict(f"a vocabulary of {count} tokens was given; vocabulary_size={config.vocabulary_size}")
-        self.register_buffer("vocabulary", vocabulary)
         llama = LlamaConfig(
             hidden_size=width,
             intermediate_size=config.intermediate_size,
@@ -132,28 +117,25 @@ class EagleNetwork(DrafterNetwork):
         self.layer = LlamaDecoderLayer(llama, 0)
         self.layer.input_layernorm = torch.nn.Identity()
         # Around Module.__setattr__: its frequencies must not be rounded together with the weights.
-        object.__setattr__(self, "rotary", LlamaRotaryEmbedding(llama))
+        with torch.device("cpu"):  # they come with no weights that would fill them
+            object.__setattr__(self, "rotary", LlamaRotaryEmbedding(llama))
 
     def attach(self, model: PreTrainedModel, *, any_target: bool = False) -> Self:
         """Take the target's embeddings and head.
 
         Raises:
             WrongTarget: the network was trained for another target.
-            UnsupportedModel: its logits are not those of its head.
-            BrokenCheckpoint: the reduced vocabulary has ids that the target has not.
+            UnsupportedModel: its logits are not those of its head, or that is offloaded.
         """
         super().attach(model, any_target=any_target)
         output = OutputHead(model)
         head, bias = self.target_head, None if output.bias is None else output.bias.detach()
         if self.vocabulary is not None:
-            if int(self.vocabulary.max()) >= len(head):
-                raise BrokenCheckpoint(f"the drafter's vocabulary has ids outside the target's {len(head)} tokens")
             rows = self.vocabulary.to(head.device)
             head, bias = head[rows], None if bias is None else bias[rows]
         object.__setattr__(self, "head", head)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "scale", output.scale)
-        object.__setattr__(self, "cap", output.cap)
         return self
 
     @property
@@ -176,7 +158,7 @@ class EagleNetwork(DrafterNetwork):
             mask: (rows, 1, width, span) additive; None is causal.
             cache: keys and values of earlier passes.
         """
-        pair = torch.cat([embedding(tokens, self.embedding).to(self.dtype), features.to(self.dtype)], dim=-1)
+        pair = torch.cat([self.embedded(tokens).to(self.dtype), features.to(self.dtype)], dim=-1)
         states = self.fc(pair)
         rotated = self.rotary(states, positions)
         layer: Any = self.layer
@@ -185,9 +167,16 @@ class EagleNetwork(DrafterNetwork):
         )
 
     def logits(self, predicted: torch.Tensor) -> torch.Tensor:
-        """Logits (..., V') float32 of predicted features (..., H), as the target makes them of its own."""
-        logits = linear(predicted.to(self.head.dtype), self.head, self.bias).float() * self.scale
-        return torch.tanh(logits / self.cap) * self.cap if self.cap else logits
+        """Logits (..., V') float32, on the head's device, of predicted features (..., H).
+
+        As the target makes them of its own, but without a softcap: training leaves it out as well.
+        """
+        return linear(predicted.to(self.head.device, self.head.dtype), self.head, self.bias).float() * self.scale
+
+    @property
+    def reads_context(self) -> bool:
+        """Its layer attends to all of it."""
+        return True
 
     def levels(self, batch: Packed, depth: int) -> Iterator[Level]:
         """The one level that EAGLE is trained on; deeper ones follow by its feeding on its own predictions."""

@@ -1,4 +1,4 @@
-"""Files of a drafter: reading its config from a folder or the hub, and writing several files whole or not at all."""
+"""Files of a drafter: reading its config from a folder or the hub, and writing files without half of one in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from anydraft.errors import BrokenCheckpoint
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+WRITING = ".writing-"
 
 
 def read_config(name_or_path: str | os.PathLike[str], revision: str | None = None) -> dict[str, Any]:
@@ -45,28 +45,47 @@ def read_config(name_or_path: str | os.PathLike[str], revision: str | None = Non
     return content
 
 
-def write_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files into a folder such that a failure leaves it as it was.
+def write_whole(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write files into a folder that nothing else writes to.
 
-    All are written and flushed beside their places first; the last to be moved is the last of `contents`.
+    All are written and flushed beside their places first, so that a full disk changes nothing. The move itself is
+    atomic for one file only. Of several the last of `contents`, without which nothing reads the others, is taken away
+    first and put in place last: an error in between restores the old files, a kill leaves a folder without it, which
+    is refused. What earlier kills left is removed.
 
     Raises:
-        OSError: one could not be written; nothing of this call is left.
+        OSError: one could not be written; the folder is as it was.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    for left in folder.glob(f"{WRITING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    waiting = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder))
     try:
         for name, content in contents.items():
             with (waiting / name).open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        for name in contents:
-            (waiting / name).replace(folder / name)
+        old = [name for name in reversed(contents) if len(contents) > 1 and (folder / name).exists()]
+        moved: list[str] = []
+        placed: list[str] = []
+        try:
+            for name in old:
+                (folder / name).replace(waiting / f"old-{name}")
+                moved.append(name)
+            for name in contents:
+                (waiting / name).replace(folder / name)
+                placed.append(name)
+        except BaseException:
+            for name in placed:
+                (folder / name).unlink()
+            for name in reversed(moved):
+                (waiting / f"old-{name}").replace(folder / name)
+            raise
     except BaseException:
         shutil.rmtree(waiting, ignore_errors=True)
         if made:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    waiting.rmdir()
+    shutil.rmtree(waiting)

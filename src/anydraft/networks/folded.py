@@ -41,7 +41,7 @@ class FoldedLean:
             if isinstance(module, nn.Linear):
                 module.weight.data = laid_out(module.weight.data)
         dtype = body.scale.dtype
-        self.table = torch.cat([body.tokens(rows) for rows in _chunks(network.embedding)])
+        self.table = torch.cat([body.tokens(rows.to(body.scale.device)) for rows in _chunks(network.embedding)])
         projection = body.out.weight.float() * body.scale.float()
         heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
         self.head = laid_out(torch.cat([(rows @ projection).to(dtype) for rows in heads]))

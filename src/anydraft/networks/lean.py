@@ -67,6 +67,11 @@ class LeanBody(nn.Module):
                 self.token_in.bias[:state_size] = -1.0  # the newest token matters most
         nn.init.orthogonal_(self.out.weight, gain=START * (hidden_size / state_size) ** 0.5)
 
+    @property
+    def each_level(self) -> nn.Module:
+        """A module that every drafted level calls once."""
+        return self.recurrent
+
     def remembered(self, hidden: torch.Tensor, following: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (n, ...) of hidden states (n, H) and the embeddings (n, H) of the tokens after them."""
         if self.recall is None:

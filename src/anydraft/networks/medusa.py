@@ -34,7 +34,6 @@ class MedusaConfig(NetworkConfig):
 
     Attributes:
         num_heads: K, the deepest draft.
-        vocabulary_size: rows of a reduced vocabulary; None for the target's whole.
         calibration: tables "greedy" and "sampled" of K lists of RANKS probabilities; see `MedusaNetwork.calibrate`.
 
     Raises:
@@ -43,15 +42,17 @@ class MedusaConfig(NetworkConfig):
     """
 
     num_heads: int = 5
-    vocabulary_size: int | None = None
     calibration: dict[str, list[list[float]]] | None = None
 
+    @property
+    def repeated(self) -> int:
+        """Heads."""
+        return self.num_heads
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.num_heads, int) or self.num_heads < 1:
             raise OptionConflict(f"num_heads must be >= 1, got {self.num_heads!r}")
-        size, most = self.vocabulary_size, self.target.vocab_size
-        if size is not None and not (isinstance(size, int) and 1 <= size <= most):
-            raise OptionConflict(f"vocabulary_size must be in 1..{most} (the target's vocabulary), got {size!r}")
         if self.calibration is not None and not _is_calibration(self.calibration, self.num_heads):
             raise BrokenCheckpoint(
                 f"calibration must hold the tables {' and '.join(TABLES)} of {self.num_heads} heads with {RANKS} "
@@ -73,16 +74,8 @@ class MedusaNetwork(DrafterNetwork):
     heads: torch.nn.ModuleList
 
     def __init__(self, config: MedusaConfig, vocabulary: torch.Tensor | None = None) -> None:
-        super().__init__()
-        self.config = config
-        size = config.vocabulary_size
-        if vocabulary is not None and len(vocabulary) != size:
-            raise OptionConflict(f"a vocabulary of {len(vocabulary)} ids was given, and vocabulary_size={size}")
-        if vocabulary is None and size is not None:
-            vocabulary = torch.arange(size)
-        self.register_buffer("vocabulary", None if vocabulary is None else vocabulary.clone())
-        self._check_vocabulary()
-        rows = config.target.vocab_size if size is None else size
+        super().__init__(config, vocabulary)
+        rows = config.vocabulary_size or config.target.vocab_size
         self.heads = torch.nn.ModuleList(_Head(config.target.hidden_size, rows) for _ in range(config.num_heads))
 
     def initialise(self, model: PreTrainedModel) -> Self:
@@ -152,10 +145,9 @@ class MedusaNetwork(DrafterNetwork):
         self.config = replace(self.config, calibration=tables)
         return self
 
-    def fill(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take weights by name; see `DrafterNetwork.fill`."""
-        super().fill(tensors)
-        self._check_vocabulary()
+    def bytes_per_step(self) -> int:
+        """Bytes of one head: each drafts one level."""
+        return sum(weight.numel() * weight.element_size() for weight in self.heads[0].parameters())
 
     def _first(self, depth: int) -> list[_Head]:
         return cast("list[_Head]", list(self.heads)[:depth])
@@ -201,15 +193,6 @@ class MedusaNetwork(DrafterNetwork):
             column, known = same.int().argmax(-1), same.any(-1)
         ranks = (scores > scores.gather(1, column[:, None])).sum(-1)
         return torch.where(known, ranks, RANKS).clamp(max=RANKS)
-
-    def _check_vocabulary(self) -> None:
-        ids, size = self.vocabulary, self.config.target.vocab_size
-        if ids is None:
-            return
-        if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= size:
-            raise BrokenCheckpoint(f"the reduced vocabulary holds ids outside the target's vocabulary of {size}")
-        if len(set(ids.tolist())) < len(ids):
-            raise BrokenCheckpoint("the reduced vocabulary holds an id twice")
 
 
 class _Head(torch.nn.Module):

@@ -6,6 +6,7 @@ final place and moved there whole.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from abc import ABC, abstractmethod
@@ -18,9 +19,10 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch.nn.functional import embedding
 from transformers import PreTrainedModel
 
-from anydraft.errors import BrokenCheckpoint, OptionConflict
+from anydraft.errors import BrokenCheckpoint, OptionConflict, UnsupportedModel
 from anydraft.networks.files import CONFIG, WEIGHTS, read_config, write_whole
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Level, Packed
@@ -28,9 +30,28 @@ from anydraft.networks.packed import Level, Packed
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Base of the networks' configs; subclasses add their sizes."""
+    """Base of the networks' configs; subclasses add their sizes.
+
+    Attributes:
+        target: which target the network belongs to.
+        vocabulary_size: rows of a reduced head; None for the target's whole vocabulary.
+
+    Raises:
+        OptionConflict: the vocabulary is larger than the target's, or empty.
+    """
 
     target: TargetIdentity
+    vocabulary_size: int | None = None
+
+    def __post_init__(self) -> None:
+        size, most = self.vocabulary_size, self.target.vocab_size
+        if size is not None and not (isinstance(size, int) and 1 <= size <= most):
+            raise OptionConflict(f"vocabulary_size must be in 1..{most} (the target's vocabulary), got {size!r}")
+
+    @property
+    def repeated(self) -> int:
+        """How many layers or heads there are of one kind; each has tensors of its own."""
+        return 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -72,6 +93,22 @@ class DrafterNetwork(torch.nn.Module, ABC):
     target_head: torch.Tensor
     vocabulary: torch.Tensor | None
 
+    def __init__(self, config: NetworkConfig, vocabulary: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        size = config.vocabulary_size
+        if vocabulary is not None and len(vocabulary) != size:
+            raise OptionConflict(f"{len(vocabulary)} token ids do not fit vocabulary_size={size}")
+        if vocabulary is None and size is not None:
+            vocabulary = torch.arange(size)
+        self.register_buffer("vocabulary", None if vocabulary is None else vocabulary.long().clone())
+        self._check_vocabulary()
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether a draft depends on more of the text before than the newest hidden state."""
+        return False
+
     @abstractmethod
     def levels(self, batch: Packed, depth: int) -> Iterator[Level]:
         """Predictions of depth 1 to `depth` along the batch's own tokens (teacher forcing)."""
@@ -81,12 +118,43 @@ class DrafterNetwork(torch.nn.Module, ABC):
 
         Raises:
             WrongTarget: the network was trained for another target.
+            UnsupportedModel: the target's embeddings or head are offloaded.
         """
         self.config.target.require(TargetIdentity.of(model), any_target=any_target)
+        table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        if table.is_meta or head.is_meta:
+            raise UnsupportedModel(
+                "the target's embeddings or LM head are offloaded, and a trained drafter reads them; load the target "
+                "with a device_map that keeps both in memory"
+            )
         # Around Module.__setattr__, so that they are neither parameters nor buffers.
-        object.__setattr__(self, "embedding", model.get_input_embeddings().weight.detach())
-        object.__setattr__(self, "target_head", model.get_output_embeddings().weight.detach())
+        object.__setattr__(self, "embedding", table.detach())
+        object.__setattr__(self, "target_head", head.detach())
         return self
+
+    @property
+    def attached(self) -> bool:
+        """Whether a target was attached."""
+        return getattr(self, "target_head", None) is not None
+
+    def embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The target's embeddings (..., H) of token ids (...), brought to where the ids are."""
+        return embedding(tokens.to(self.embedding.device), self.embedding).to(tokens.device)
+
+    @torch.no_grad()
+    def copied(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """The same network elsewhere; this one stays as it is. Weights that need no conversion are shared."""
+        memo: dict[int, Any] = {id(value): value for value in vars(self).values() if isinstance(value, torch.Tensor)}
+        for parameter in self.parameters():
+            moved = parameter.detach().to(device, dtype)
+            memo[id(parameter)] = torch.nn.Parameter(moved, requires_grad=parameter.requires_grad)
+        for buffer in self.buffers():
+            memo[id(buffer)] = buffer.to(device, dtype if buffer.is_floating_point() else None, copy=True)
+        return copy.deepcopy(self, memo)
+
+    @abstractmethod
+    def bytes_per_step(self) -> int:
+        """Bytes of weights read to draft one level of one branch, those of the target included."""
 
     @property
     def num_parameters(self) -> int:
@@ -145,12 +213,31 @@ class DrafterNetwork(torch.nn.Module, ABC):
         Raises:
             BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
         """
+        config = cls.config_of(content)
+        if config.repeated > len(tensors):
+            raise BrokenCheckpoint(
+                f"{WEIGHTS} does not fit {CONFIG}: {config.repeated} layers or heads, and only {len(tensors)} tensors"
+            )
+        try:
+            # Without memory or time for sizes that turn out not to be those of the tensors.
+            with torch.device("meta"):
+                network = cls(config)
+        except (RuntimeError, TypeError, OverflowError) as problem:
+            raise BrokenCheckpoint(f"{CONFIG} does not describe a network: {problem}") from problem
+        network.fill(tensors)
+        return network
+
+    @classmethod
+    def config_of(cls, content: dict[str, Any]) -> NetworkConfig:
+        """The config from the content of `config.json`.
+
+        Raises:
+            BrokenCheckpoint: it is of another kind, or keys are unknown or missing.
+        """
         kind = content.get("model_type")
         if kind != f"anydraft-{cls.kind}":
             raise BrokenCheckpoint(f"{CONFIG} is of a {kind!r}, not of an 'anydraft-{cls.kind}'")
-        network = cls(cls.config_class.from_dict(content))
-        network.fill(tensors)
-        return network
+        return cls.config_class.from_dict(content)
 
     def fill(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take weights by name, in their own precision.
@@ -169,6 +256,16 @@ class DrafterNetwork(torch.nn.Module, ABC):
         if wrong:
             raise BrokenCheckpoint(f"{WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong)}")
         self.load_state_dict(tensors, assign=True)
+        self._check_vocabulary()
+
+    def _check_vocabulary(self) -> None:
+        ids, size = self.vocabulary, self.config.target.vocab_size
+        if ids is None or ids.is_meta:
+            return
+        if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= size:
+            raise BrokenCheckpoint(f"the reduced vocabulary holds ids outside the target's vocabulary of {size}")
+        if len(set(ids.tolist())) < len(ids):
+            raise BrokenCheckpoint("the reduced vocabulary holds an id twice")
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload config and weights to the Hugging Face hub; returns the commit's address."""

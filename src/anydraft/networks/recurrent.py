@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn import functional as F
@@ -42,6 +42,7 @@ class RecurrentConfig(NetworkConfig):
         context_in_cell: let the target's hidden state into the lean form's recurrence.
         recall_heads: of the lean form's attention to the text before (`recall.py`); 0 = none; default RECALL_HEADS.
         vocabulary_size: rows of the lean form's head when it drafts a part of the vocabulary only.
+        trained_depth: levels that training unrolled; None when unknown. Drafts far beyond it are rarely right.
     """
 
     arch: Literal["redrafter", "lean"] = "lean"
@@ -52,9 +53,15 @@ class RecurrentConfig(NetworkConfig):
     cell: Literal["gated", "elman"] = "gated"
     context_in_cell: bool = True
     recall_heads: int | None = None
-    vocabulary_size: int | None = None
+    trained_depth: int | None = None
+
+    @property
+    def repeated(self) -> int:
+        """Residual blocks."""
+        return self.num_layers
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.arch not in ("redrafter", "lean"):
             raise OptionConflict(f"arch is 'lean' or 'redrafter', got {self.arch!r}")
         if self.cell not in ("gated", "elman"):
@@ -72,15 +79,11 @@ class RecurrentConfig(NetworkConfig):
             object.__setattr__(self, "exit_dim", 2 * hidden_size)
         if self.arch == "lean" and self.state_size is None:
             object.__setattr__(self, "state_size", min(hidden_size, WIDEST_STATE))
-        least_of = {"num_layers": 0, "recall_heads": 0, "exit_dim": 1, "state_size": 1, "vocabulary_size": 1}
+        least_of = {"num_layers": 0, "recall_heads": 0, "exit_dim": 1, "state_size": 1, "trained_depth": 1}
         for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionConflict(f"{name} must be >= {least}, got {value}")
-        if self.vocabulary_size is not None and self.vocabulary_size > self.target.vocab_size:
-            raise OptionConflict(
-                f"vocabulary_size={self.vocabulary_size} is more than the target's {self.target.vocab_size} tokens"
-            )
 
 
 class RecurrentNetwork(DrafterNetwork):
@@ -96,14 +99,7 @@ class RecurrentNetwork(DrafterNetwork):
     config: RecurrentConfig
 
     def __init__(self, config: RecurrentConfig, vocabulary: torch.Tensor | None = None) -> None:
-        super().__init__()
-        self.config = config
-        size = config.vocabulary_size
-        if vocabulary is not None and len(vocabulary) != size:
-            raise OptionConflict(f"{len(vocabulary)} token ids do not fit vocabulary_size={size}")
-        if vocabulary is None and size is not None:
-            vocabulary = torch.arange(size)
-        self.register_buffer("vocabulary", None if vocabulary is None else vocabulary.long())
+        super().__init__(config, vocabulary)
         target = config.target
         self.body: AppleBody | LeanBody
         if config.arch == "redrafter":
@@ -125,24 +121,24 @@ class RecurrentNetwork(DrafterNetwork):
         """(V', E) what turns the output of `advance` into logits: a parameter of Apple's form, else the target's."""
         if isinstance(self.body, AppleBody):
             return self.body.head
-        return self.target_head if self.vocabulary is None else self.target_head[self.vocabulary]
+        head = self.target_head
+        return head if self.vocabulary is None else head[self.vocabulary.to(head.device)]
 
     def levels(self, batch: Packed, depth: int) -> Iterator[Level]:
         """Predictions along the batch's own tokens: row t starts from h_t and reads tokens t + 1 to t + depth."""
         if isinstance(self.body, LeanBody):
             yield from self._lean_levels(self.body, batch, depth)
             return
-        state, weight = self.body.start(batch.features), self.head
+        state, weight = self.body.start(batch.features), self.head.to(batch.features.device)
         for i in range(1, depth + 1):
-            embedded = F.embedding(batch.shifted(i), self.embedding)[:, None]
-            inputs, state = self.body.advance(state, embedded)
+            inputs, state = self.body.advance(state, self.embedded(batch.shifted(i))[:, None])
             yield Level(i, inputs[:, 0], weight)
 
     def _lean_levels(self, body: LeanBody, batch: Packed, depth: int) -> Iterator[Level]:
         """The same with what depths share taken once, and only for rows that something is learned from."""
         rows = torch.stack([batch.valid(i) for i in range(1, depth + 1)]).any(0).nonzero()[:, 0]
-        embedded = F.embedding(batch.tokens, self.embedding)
-        added, weight = body.tokens(embedded), self.head
+        embedded = self.embedded(batch.tokens)
+        added, weight = body.tokens(embedded), self.head.to(batch.features.device)
         memory = None
         if body.recall is not None:
             keys, values = body.remembered(batch.features, embedded[batch.index(1)])
@@ -155,7 +151,7 @@ class RecurrentNetwork(DrafterNetwork):
 
     @property
     def reads_context(self) -> bool:
-        """Whether a draft depends on more of the text before than its last hidden state."""
+        """Whether it recalls the text before."""
         return bool(self.config.recall_heads)
 
     def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
@@ -164,8 +160,8 @@ class RecurrentNetwork(DrafterNetwork):
 
     def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
-        inputs, state = self.body.advance(state, F.embedding(tokens, self.embedding))
-        return F.linear(inputs, self.head.to(inputs.dtype)), state
+        inputs, state = self.body.advance(state, self.embedded(tokens))
+        return F.linear(inputs, self.head.to(inputs)), state
 
     def fold(self) -> Steps:
         """The form for decoding: products of frozen weights are taken once (Apple's form has none in its way)."""
@@ -189,7 +185,7 @@ class RecurrentNetwork(DrafterNetwork):
         if config.arch == "lean":
             return super().config_dict()
         sizes = {"exit_dim": config.exit_dim, "num_draft_layers": config.num_layers, "rnn": config.rnn}
-        return apple_config(sizes, config.target)
+        return apple_config(sizes, config.target, config.trained_depth)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Content of `model.safetensors`: Apple's own names for Apple's form."""
@@ -206,17 +202,11 @@ class RecurrentNetwork(DrafterNetwork):
         super().fill({name if name == "vocabulary" else BODY + name: tensor for name, tensor in tensors.items()})
 
     @classmethod
-    def from_content(cls, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        """A network from the contents of its two files, ours or Apple's.
-
-        Raises:
-            BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
-        """
+    def config_of(cls, content: dict[str, Any]) -> NetworkConfig:
+        """The config from the content of `config.json`, ours or Apple's; see `DrafterNetwork.config_of`."""
         if content.get("model_type") != APPLE_MODEL_TYPE:
-            return super().from_content(content, tensors)
-        network = cls(RecurrentConfig(**read_apple_config(content)))
-        network.fill(tensors)
-        return network
+            return super().config_of(content)
+        return RecurrentConfig(**read_apple_config(content))
 
     def export(self, folder: str | Path) -> None:
         """Write the files that Apple's code and TensorRT-LLM up to 1.2 read.

@@ -112,6 +112,19 @@ class Corpus:
         """Tokens of all answers."""
         return sum(len(sequence.answer) for sequence in self.sequences)
 
+    @property
+    def incomplete(self) -> str | None:
+        """How much of distilled data is missing, in words; None where it is whole."""
+        if self.provenance.get("complete") is not False:
+            return None
+        prompts = self.provenance.get("prompts")
+        count = prompts.get("count") if isinstance(prompts, dict) else None
+        wanted = self.provenance.get("wanted", count)
+        return (
+            f"{len(self.sequences)} of {wanted} answers, not complete: `anydraft distill` was stopped or is still "
+            "running; the same command goes on with it"
+        )
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all tokens, so that a resumed training can tell whether its data is the same."""

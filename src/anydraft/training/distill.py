@@ -8,7 +8,6 @@ is that of ReDrafter's training (arXiv 2403.09919).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -16,21 +15,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from anydraft.bench.provenance import provenance
 from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import ContextOverflow, OptionConflict
-from anydraft.networks.files import write_whole
-from anydraft.networks.identity import TargetIdentity
 from anydraft.row import Row
 from anydraft.session import RowStep
 from anydraft.target import Target
-from anydraft.text.token_bytes import TokenBytes
-from anydraft.training.corpus import PROVENANCE, read_provenance, wrong_with
+from anydraft.training.corpus import wrong_with
 from anydraft.training.plan import Plan, Planned, Settings
 from anydraft.training.prompts import PromptSet, read_prompts
 from anydraft.training.race import Race
-from anydraft.training.shards import Shards, shard_paths
+from anydraft.training.shards import Shards
+from anydraft.training.story import begin, write
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,11 @@ def distill(
     """
     settings = settings or Settings()
     if isinstance(target, Decoder):
+        if target.verification == "rejection":
+            raise OptionConflict(
+                'answers are made with verification="exact" alone: with "rejection" a sampled one depends on the '
+                "drafter, not on its seed; load the decoder without it"
+            )
         race = Race([target])
         target = target.target
     else:
@@ -109,7 +110,7 @@ def distill(
         )
     folder = Path(out)
     with Shards(folder, shard_size, wrong_with) as shards:
-        story = _begin(folder, target, prompts, settings)
+        story = begin(folder, target, prompts, settings, len(prompts.items[:limit]))
         plan = Plan(target, prompts, settings, limit)
         state = Progress(len(shards.known), plan.total, tokens=sum(kept["tokens"] for kept in shards.known.values()))
         if watch is not None:
@@ -143,7 +144,7 @@ def distill(
                 f"model's context of {target.context_length}; give shorter ones, or lower it"
             )
         state = Progress(**{**asdict(state), "skipped": plan.skipped})
-        _write(folder, story | {"complete": True, "counts": _counts(shards, plan)})
+        write(folder, story | {"complete": True, "counts": _counts(shards, plan)})
     return state
 
 
@@ -189,49 +190,6 @@ def _records(batch: Sequence[Planned], rows: Sequence[Row], settings: Settings) 
     ]
 
 
-def _begin(folder: Path, target: Target, prompts: PromptSet, settings: Settings) -> dict[str, Any]:
-    """Write the provenance file, or compare with the one that is there."""
-    digest = TokenBytes.of(target.tokenizer).digest if target.tokenizer is not None else None
-    identity = TargetIdentity.of(target.model).to_dict()
-    made = {"target": identity, "tokenizer": digest, "prompts": prompts.to_dict(), "settings": asdict(settings)}
-    if not (folder / PROVENANCE).exists():
-        if shard_paths(folder):
-            raise OptionConflict(f"{folder} holds shards without a {PROVENANCE}; give another folder")
-        story = made | provenance(dtype=target.dtype, seed=settings.seed) | {"complete": False, "counts": None}
-        _write(folder, story)
-        return story
-    story = read_provenance(folder)
-    now = made | {"dtype": str(target.dtype).removeprefix("torch.")}
-    differences = [
-        f"{name} {there!r} there, {here!r} here"
-        for (name, there), here in zip(_compared(story), (value for _, value in _compared(now)), strict=True)
-        if there != here
-    ]
-    if differences:
-        raise OptionConflict(
-            f"{folder} holds answers made with other settings ({'; '.join(differences)}); give another folder, or the "
-            "settings it was begun with"
-        )
-    return story
-
-
-def _compared(story: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What must be the same for a run to go on: name and value, in a fixed order."""
-
-    def part(name: str) -> dict[str, Any]:
-        value = story.get(name)
-        return value if isinstance(value, dict) else {}
-
-    target, prompts, settings = part("target"), part("prompts"), part("settings")
-    return [
-        *((f"target {name}", target.get(name)) for name in ("hidden_size", "vocab_size", "fingerprint")),
-        ("tokenizer", story.get("tokenizer")),
-        ("dtype", story.get("dtype")),
-        *((f"prompts {name}", prompts.get(name)) for name in ("sha256", "cut")),
-        *((name, settings.get(name)) for name in Settings.__dataclass_fields__),
-    ]
-
-
 def _counts(shards: Shards, plan: Plan) -> dict[str, int]:
     kept = shards.known.values()
     return {
@@ -242,7 +200,3 @@ def _counts(shards: Shards, plan: Plan) -> dict[str, int]:
         "sampled": sum(answer["temperature"] > 0 for answer in kept),
         "stopped": sum(answer["finish"] == "stop" for answer in kept),
     }
-
-
-def _write(folder: Path, story: dict[str, Any]) -> None:
-    write_whole(folder, {PROVENANCE: (json.dumps(story, indent=2) + "\n").encode()})

@@ -70,7 +70,7 @@ class Cached:
         folder: where the file lies.
         batch_tokens: of the passes that make it.
         announce: called with a sentence about size and place before it is made.
-        advance: called with the tokens done.
+        advance: called with the tokens done and those there are.
 
     Raises:
         OptionConflict: the disk lacks room.
@@ -84,7 +84,7 @@ class Cached:
         *,
         batch_tokens: int,
         announce: Callable[[str], None] = lambda text: None,
-        advance: Callable[[int], None] = lambda tokens: None,
+        advance: Callable[[int, int], None] = lambda done, total: None,
         write: bool = True,
     ) -> None:
         self.device = source.device
@@ -94,6 +94,8 @@ class Cached:
         self.path = folder / f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
         shape = (len(dataset.tokens), width)
         size = shape[0] * width * self.dtype.itemsize
+        if write:
+            _remove_orphans(folder)
         if write and (not self.path.is_file() or self.path.stat().st_size != size):
             folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(folder).free
@@ -119,7 +121,7 @@ class Cached:
         dataset: Dataset,
         shape: tuple[int, int],
         batch_tokens: int,
-        advance: Callable[[int], None],
+        advance: Callable[[int, int], None],
     ) -> None:
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
         row = shape[1] * self.dtype.itemsize
@@ -128,6 +130,7 @@ class Cached:
                 file.truncate(shape[0] * row)
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, max(1, shape[0] * row))
+                done = 0
                 for indices in cut(dataset, np.arange(len(dataset)), batch_tokens, None):
                     hidden = source.of(dataset, indices).to(self.dtype).cpu().contiguous()
                     at = 0
@@ -136,13 +139,30 @@ class Cached:
                         file.seek(int(dataset.starts[index]) * row)
                         file.write(hidden[at : at + length].view(torch.uint8).numpy().tobytes())
                         at += length
-                    advance(at)
+                    done += at
+                    advance(done, shape[0])
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove what runs that were killed left half-written: their process is no more."""
+    if os.name != "posix":  # elsewhere a process cannot be asked without harm
+        return
+    for path in folder.glob("features-*.*.partial"):
+        number = path.name.split(".")[1]
+        if not number.isdigit():
+            continue
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except OSError:  # another user's
+            continue
 
 
 def _bytes(size: float) -> str:

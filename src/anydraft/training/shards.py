@@ -25,13 +25,14 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def read_shard(path: Path, check: Callable[[Any], str | None]) -> Iterator[tuple[Record, int]]:
-    """Records of a shard, each with the number of the byte behind it; a torn last line of a partial one is left out.
+    """Records of a shard, each with the number of the byte behind it; a broken last line of a partial one is left out.
 
     Raises:
         OptionConflict: a line that is no JSON or fails `check`, named with file and number.
     """
     at = 0
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             wrong = check(record)
@@ -40,7 +41,7 @@ def read_shard(path: Path, check: Callable[[Any], str | None]) -> Iterator[tuple
         if wrong is None and not line.endswith(b"\n"):
             wrong = "cut short"
         if wrong is not None:
-            if path.suffix == PARTIAL:
+            if path.suffix == PARTIAL and number == len(lines):
                 return
             raise OptionConflict(
                 f"line {number} of {path} is broken ({wrong}); remove the line, or the file and distil again"

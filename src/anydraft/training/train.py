@@ -49,6 +49,7 @@ def train(
     log: Format = "jsonl",
     listener: Listener | None = None,
     announce: Callable[[str], None] = _silent,
+    advance: Callable[[int, int], None] = lambda done, total: None,
     **sizes: Any,
 ) -> Done:
     """Train a drafter, or go on with a training that was interrupted.
@@ -66,6 +67,7 @@ def train(
         log: "jsonl" or "tensorboard".
         listener: told after every step.
         announce: told what will take disk space, and what goes on; in the main process only, as the listener.
+        advance: told while hidden states are computed for the disk: tokens done, tokens in all.
         sizes: further fields of the network's config.
 
     Returns:
@@ -89,6 +91,8 @@ def train(
     if accelerator.num_processes > 1 and model.device != accelerator.device:
         model = model.to(accelerator.device)
     corpus = open_corpus(data, model, tokenizer, glob)
+    if corpus.incomplete is not None:
+        announce(f"{data}: {corpus.incomplete}")
     target = Computed(model)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
     dataset = Dataset.of(corpus, vocab_size=target.identity.vocab_size, longest=min(longest, 1 << 30))
@@ -118,6 +122,7 @@ def train(
                 folder,
                 batch_tokens=settings.batch_tokens,
                 announce=announce,
+                advance=advance,
                 write=accelerator.is_main_process,
             )
     trainer = Trainer(

@@ -10,13 +10,11 @@ batches; their gradients are summed and divided by the number of rows of all, wh
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -33,11 +31,10 @@ from anydraft.training.interrupt import Interrupt
 from anydraft.training.log import Log
 from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
+from anydraft.training.processes import agreed, seeded
 from anydraft.training.progress import Listener, Progress
 from anydraft.training.settings import FIRST_LEVEL, READS_CONTEXT, Settings
 from anydraft.training.teacher import Teacher
-
-logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.95
 
@@ -138,7 +135,9 @@ class Trainer:
         self.network.train()
         while self.share < 1 and not state.stopped:
             loss, rate = self._step(batches)
-            state.seconds, asked = self._agreed(before + time.monotonic() - began, interrupt.asked)
+            state.seconds, asked = agreed(
+                self.accelerator, self.device, before + time.monotonic() - began, interrupt.asked
+            )
             state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
             speed = (state.tokens - tokens) / max(state.seconds - before, 1e-9)
             seconds = round(state.seconds, 3)
@@ -183,14 +182,13 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizers.load_state_dict(state["optimizers"])
         self.progress, self.best = Progress(**state["progress"]), state["best"]
-        logger.info("goes on at step %d", self.progress.step)
 
     def _step(self, batches: Iterator[tuple[Ints, int, int]]) -> tuple[float, float]:
         """One step of the optimizer; mean loss per row, and the learning rate."""
         settings, state, processes = self.settings, self.progress, self.accelerator.num_processes
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         place = [state.epoch, state.place]
-        with self._seeded(state.step):
+        with seeded([settings.seed, state.step, self.accelerator.process_index], self.device):
             for number in range(settings.accumulate * processes):
                 indices, *place = next(batches)
                 if number % processes != self.accelerator.process_index:
@@ -245,23 +243,6 @@ class Trainer:
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
-
-    @contextlib.contextmanager
-    def _seeded(self, step: int) -> Iterator[None]:
-        """Random numbers that depend on seed, step and process; the caller's own are left as they were."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            words = np.random.SeedSequence([self.settings.seed, step, self.accelerator.process_index])
-            torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
-            yield
-
-    def _agreed(self, seconds: float, asked: bool) -> tuple[float, bool]:
-        """The main process's clock, and whether anyone was interrupted: all must stop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return seconds, asked
-        mine = [seconds if self.accelerator.is_main_process else 0.0, float(asked)]
-        agreed = self.accelerator.reduce(torch.tensor(mine, dtype=torch.float64, device=self.device), "sum")
-        return float(agreed[0]), bool(agreed[1] > 0)
 
     def _write(self, record: dict[str, Any]) -> None:
         if self.log is not None and self.accelerator.is_main_process:
