@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def __init__(self, cache: SlotCache) -> None:
         super().__init__()
         # Weak, or a finished batch would keep its memory until Python looks for cycles.
-        self._cache: SlotCache = weakref.proxy(cache)
+        self._cache = cast(SlotCache, weakref.proxy(cache))
         self.is_initialized = False
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:

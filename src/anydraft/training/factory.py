@@ -58,7 +58,8 @@ def new_network(
         torch.manual_seed(seed)
         network: DrafterNetwork
         if kind == "redrafter":
-            network = RecurrentNetwork(RecurrentConfig(target=target, vocabulary_size=vocabulary, **sizes), ids)
+            config = RecurrentConfig(target=target, vocabulary_size=vocabulary, trained_depth=depth, **sizes)
+            network = RecurrentNetwork(config, ids)
             network.float().attach(model)
         elif kind == "medusa":
             network = MedusaNetwork(MedusaConfig(target=target, num_heads=depth, vocabulary_size=vocabulary), ids)

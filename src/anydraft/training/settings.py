@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from anydraft.errors import OptionConflict
 
-READS_CONTEXT = ("eagle",)
-"""Kinds whose rows look at earlier ones; the others are spared the prompts."""
+ONE_LEVEL = ("eagle",)
+"""Kinds that are taught one level and draft deeper from their own predictions."""
 FIRST_LEVEL = "first level only"
-"""What their estimate covers: they draft deeper levels from their own predictions."""
+"""What their estimate covers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,6 @@ class Settings:
 
     def require(self, kind: str) -> None:
         """Raise OptionConflict for what a kind of drafter cannot be trained with."""
-        if self.compile and kind in READS_CONTEXT:
-            raise OptionConflict(f"compile does not work for {kind}: its shapes follow the sequences; leave it out")
         if kind == "medusa" and self.held_out == 0:
             raise OptionConflict(
                 "medusa needs held_out > 0: its calibration is measured on held-out answers, and its tree made of it"

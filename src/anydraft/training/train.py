@@ -99,6 +99,10 @@ def train(
     network = new_network(
         kind, model, dataset, vocabulary=vocabulary, depth=settings.depth, seed=settings.seed, **sizes
     )
+    if settings.compile and network.reads_context:
+        raise OptionConflict(
+            f"compile does not work for a {kind} that reads the text before: its shapes follow the sequences; leave it out"
+        )
     run = {
         **settings.to_dict(),
         "kind": kind,

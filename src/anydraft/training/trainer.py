@@ -33,7 +33,7 @@ from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
 from anydraft.training.processes import agreed, seeded
 from anydraft.training.progress import Listener, Progress
-from anydraft.training.settings import FIRST_LEVEL, READS_CONTEXT, Settings
+from anydraft.training.settings import FIRST_LEVEL, ONE_LEVEL, Settings
 from anydraft.training.teacher import Teacher
 
 SMOOTHING = 0.95
@@ -81,7 +81,7 @@ class Trainer:
         self.objective = Objective(settings.objective, settings.depth_decay, settings.rows_share, dtype)
         self.teacher = Teacher(target.head, network.vocabulary)
         train, held = dataset.split(settings.held_out)
-        self.depth = None if getattr(network, "reads_context", network.kind in READS_CONTEXT) else settings.depth
+        self.depth = None if network.reads_context else settings.depth
         self.order = Order(dataset, train, settings.batch_tokens, settings.seed, self.depth)
         self.held = HeldOut(
             dataset,
@@ -221,7 +221,7 @@ class Trainer:
         if found is None:
             return
         state.estimate = asdict(found)
-        if self.network.kind in READS_CONTEXT:
+        if self.network.kind in ONE_LEVEL:
             state.estimate["covers"] = FIRST_LEVEL
         self._write({"step": state.step, **state.estimate})
         if state.best is None or found.tokens_per_pass > state.best:
