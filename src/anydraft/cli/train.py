@@ -46,6 +46,10 @@ def train(
         str | None,
         typer.Option(help="For redrafter: 'lean' (default), or 'redrafter', Apple's.", rich_help_panel=LEARNING),
     ] = None,
+    recall_heads: Annotated[
+        int | None,
+        typer.Option(help="Lean form: heads that look up the text before; 0 = none.", rich_help_panel=LEARNING),
+    ] = None,
     state_size: Annotated[
         int | None, typer.Option(help="For lean: width of its state. Default: 512.", rich_help_panel=LEARNING)
     ] = None,
@@ -111,6 +115,7 @@ def train(
     from anydraft.errors import OptionConflict
 
     shape = {"arch": arch, "state_size": state_size, "num_layers": num_layers, "cell": cell}
+    shape["recall_heads"] = recall_heads
     sizes: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
     if sizes and kind != Kind.redrafter:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)

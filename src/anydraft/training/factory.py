@@ -20,7 +20,7 @@ CONFIGS: dict[str, type[NetworkConfig]] = {"redrafter": RecurrentConfig, "medusa
 DECIDED = ("target", "vocabulary_size", "calibration")
 """Fields of the configs that follow from other things."""
 KINDS = tuple(CONFIGS)
-LEAN = ("state_size", "cell", "context_in_cell")
+LEAN = ("state_size", "cell", "context_in_cell", "recall_heads")
 
 
 def new_network(

@@ -101,7 +101,8 @@ def train(
     )
     if settings.compile and network.reads_context:
         raise OptionConflict(
-            f"compile does not work for a {kind} that reads the text before: its shapes follow the sequences; leave it out"
+            f"compile does not work for {kind}, which reads the text before: its shapes follow the sequences. Leave it "
+            "out" + (", or switch recall off with --recall-heads 0" if kind == "redrafter" else "")
         )
     run = {
         **settings.to_dict(),
