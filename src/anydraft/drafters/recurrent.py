@@ -16,7 +16,6 @@ from anydraft.drafters.beams import Replay, replayed, search
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recollection import Recollection
 from anydraft.networks.folded import FoldedLean
-from anydraft.networks.lean import LeanBody
 from anydraft.networks.recurrent import RecurrentNetwork
 from anydraft.row import Row
 from anydraft.target import Target
@@ -70,8 +69,8 @@ class RecurrentDrafter:
         self._closed = self._closing()
         self._states: dict[Row, torch.Tensor] = {}
         self._recollection: Recollection | None = None
-        if network.reads_context and isinstance(network.body, LeanBody):
-            self._recollection = Recollection(network, network.body)
+        if network.reads_context and isinstance(self._steps, FoldedLean):
+            self._recollection = Recollection(network, self._steps.body)
             self.hidden = "all"
 
     @property
