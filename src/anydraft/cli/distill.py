@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PROMPTS = "Prompts"
 
 
+SHARD_SIZE = 2048
+
+
 def distill(
     target: opt.Target,
     prompts: Annotated[
@@ -64,7 +67,7 @@ def distill(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Default: 64 on a CPU, 256 on a GPU.", rich_help_panel=opt.MODELS)
     ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Answers per file.")] = 2048,
+    shard_size: Annotated[int, typer.Option(min=1, help="Answers per file.")] = SHARD_SIZE,
     dtype: opt.Dtype = None,
     device: opt.Device = None,
     threads: opt.Threads = None,
@@ -95,7 +98,7 @@ def distill(
     )
     answering = decoder.target if drafter == "auto" else decoder
     try:
-        state = _run(answering, texts, out, settings, batch_size, shard_size, limit)
+        state = answer(answering, texts, out, settings, batch_size, shard_size, limit)
     except KeyboardInterrupt:
         stderr().print(f"stopped; run the same command again to go on in {out}", style="dim", markup=False)
         raise
@@ -120,16 +123,16 @@ def distill(
         )
 
 
-def _run(
+def answer(
     target: Decoder | Target,
     texts: PromptSet,
     out: Path,
     settings: Settings,
-    batch_size: int | None,
-    shard_size: int,
-    limit: int | None,
+    batch_size: int | None = None,
+    shard_size: int = SHARD_SIZE,
+    limit: int | None = None,
 ) -> Progress:
-    """Distil under a progress bar."""
+    """Distil under a progress bar; `anydraft train --prompts` does it too."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 

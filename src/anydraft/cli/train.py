@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from anydraft.cli.generate import print_json
 from anydraft.cli.loading import resolve, status, stderr, warm_up
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from anydraft.training.progress import Progress as State
 
 LENGTH = "How long"
@@ -31,16 +34,24 @@ class Kind(StrEnum):
 def train(
     kind: Annotated[Kind, typer.Argument(help="What to train.")],
     target: opt.Target,
+    out: Annotated[str, typer.Option(help="Folder for the trained drafter.", rich_help_panel=opt.OUTPUT)],
+    glob: Annotated[
+        str | None, typer.Option(help="Which files of raw:FOLDER, such as '*.py'.", rich_help_panel=DATA)
+    ] = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A folder written by `anydraft distill`, or raw:PATH for raw text (a file or folder).",
             rich_help_panel=DATA,
         ),
-    ],
-    out: Annotated[str, typer.Option(help="Folder for the trained drafter.", rich_help_panel=opt.OUTPUT)],
-    glob: Annotated[
-        str | None, typer.Option(help="Which files of raw:FOLDER, such as '*.py'.", rich_help_panel=DATA)
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --data: prompts as `anydraft distill` takes them, which the target answers first "
+            "(OUT/answers).",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     arch: Annotated[
         str | None,
@@ -122,6 +133,8 @@ def train(
         raise OptionConflict(f"{given}: for redrafter only; leave it out for {kind.value}")
     if kind == Kind.eagle and depth not in (None, 1):
         raise OptionConflict("EAGLE is taught one step and drafts deeper by itself; leave out --depth")
+    if (data is None) == (prompts is None):
+        raise OptionConflict("give one of --data (answers of `anydraft distill`) and --prompts (to be answered first)")
     warm_up()
     try:
         import accelerate  # noqa: F401
@@ -164,13 +177,16 @@ def train(
     with status(f"loading {target}"):
         model = load_model(name, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(name, trust_remote_code)
+    if prompts is not None:
+        data = _answers(model, tokenizer, prompts, Path(out) / "answers", glob, seed)
+        glob = None
     console = stderr()
     with _Bar(is_main()) as bar:
         done = run(
             kind.value,
             model,
             tokenizer,
-            data,
+            str(data),
             out,
             settings,
             vocabulary=vocabulary,
@@ -191,6 +207,24 @@ def train(
     said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated{_covers(found)}" if found else ""
     words = f"{out}: {done['step']} steps, {done['tokens']:,} tokens, {done['seconds'] / 60:.1f} minutes{said}"
     console.print(words, markup=False)
+
+
+def _answers(
+    model: PreTrainedModel, tokenizer: Any, prompts: Path, folder: Path, glob: str | None, seed: int
+) -> str:
+    """Let the target answer the prompts, with the defaults of `anydraft distill`."""
+    from anydraft.cli.distill import answer
+    from anydraft.errors import OptionConflict
+    from anydraft.target import Target
+    from anydraft.training.plan import Settings
+    from anydraft.training.processes import number
+    from anydraft.training.prompts import read_prompts
+
+    if number() > 1:
+        raise OptionConflict("--prompts is for one process; run `anydraft distill` first and give its folder as --data")
+    texts = read_prompts(prompts, glob=glob or "*", seed=seed)
+    answer(Target(model, tokenizer), texts, folder, Settings(seed=seed))
+    return str(folder)
 
 
 def _covers(estimate: dict[str, Any]) -> str:

@@ -19,9 +19,14 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def number() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def own_device() -> str | None:
     """The GPU of one of several processes; None to leave the choice to the loader."""
-    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+    if "LOCAL_RANK" in os.environ and number() > 1 and torch.cuda.is_available():
         return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return None
 
