@@ -115,7 +115,7 @@ def _contenders(target: str, assistant: str, redrafter: str | None, **options: A
     from anydraft.errors import OptionConflict
 
     if redrafter is None:
-        redrafter = _usual_redrafter(target, assistant)
+        redrafter = EMBEDDED if target == assistant == EMBEDDED else "none"
     if assistant == redrafter == "none":
         raise OptionConflict("a demo needs a drafter to show; leave --assistant none or --redrafter none out")
     if assistant == "none":
@@ -131,21 +131,6 @@ def _contenders(target: str, assistant: str, redrafter: str | None, **options: A
         name = decoder.drafter.name
         drafted[f"{name} {len(drafted) + 1}" if name in drafted else name] = decoder
     return drafted
-
-
-def _usual_redrafter(target: str, assistant: str) -> str:
-    """The embedded one beside the embedded pair, if this installation has it."""
-    from anydraft import models
-    from anydraft.errors import UnsupportedModel
-
-    if target != EMBEDDED or assistant != EMBEDDED:
-        return "none"
-    try:
-        models.path("redrafter")
-    except UnsupportedModel as missing:
-        stderr().print(f"without ReDrafter: {missing}", style="dim", markup=False)
-        return "none"
-    return EMBEDDED
 
 
 def _race(
