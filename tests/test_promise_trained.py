@@ -136,7 +136,7 @@ def test_settings(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("depth", "width", "nodes"), [(1, 1, 1), (4, 1, 4), (3, 2, 3), (9, 6, 30)])
+@pytest.mark.parametrize(("depth", "width", "nodes"), [(1, 1, 1), (3, 2, 3), (9, 6, 30)])
 def test_bounds(kind: str, depth: int, width: int, nodes: int) -> None:
     results = mixed(decoder("phi", fitted("phi", kind), depth=depth, width=width, nodes=nodes), NEW)
     assert said(results.values()) == said(plain("phi").values())
@@ -282,7 +282,7 @@ def test_padding_is_no_token_of_its_own(kind: str, pad: str) -> None:
         assert said(generate(made, prompt, **o)[0] for prompt in prompts) == wanted
 
 
-@pytest.mark.parametrize("new", [1, 2, 3, 7])
+@pytest.mark.parametrize("new", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_budget_smaller_than_the_draft(kind: str, new: int) -> None:
     made = decoder("llama", fitted("llama", kind), depth=8)
