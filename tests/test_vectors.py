@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import apple_rule
 import pytest
 import tiny
 import torch
@@ -181,6 +182,22 @@ def test_a_deterministic_tree_is_lossless() -> None:
     close(accepted[1] + 2 * accepted[2], wanted["expected_accepted"], 1e-9)
     for a, b in itertools.product((1, 2), range(case["V"])):
         close(pairs[a, b], p[()][a] * p[a,][b], 1e-9)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_counter_example_is_apples_own_rule(number: int) -> None:
+    """With given coins it keeps, and draws next from, what Apple's code does."""
+    case = VECTORS["G"]["cases"][number]
+
+    def model(given: dict[str, list[float]]) -> apple_rule.Model:
+        known = {(): given["root"], (1,): given["after_1"], (2,): given["after_2"]}
+        return lambda path: torch.tensor(known.get(path, given.get("after_any_leaf")), dtype=torch.float64)
+
+    beams = [tuple(beam[1:]) for beam in VECTORS["G"]["beams"][0]]
+    outcome = apple_rule.apply(model(VECTORS["G"]["p"]), model(VECTORS["G"]["q"]), beams, case["uniforms"])
+    assert [outcome.kept] == case["n_accepted"]
+    assert [outcome.beam] == case["chosen_beam"]
+    assert outcome.following.tolist() == pytest.approx(case["next_token_probs"], abs=1e-5)
 
 
 # H, J, I: network. ----------------------------------------------------------------------------
