@@ -19,6 +19,9 @@ class Stats:
         num_drafts_per_pos, num_accepted_tokens_per_pos: by depth (index 0 = first drafted position): drafts that
             reached this depth, and tokens accepted there.
         seconds_prefill, seconds_draft, seconds_verify, seconds_total: wall time; verify = target forwards.
+        seconds_convert: the part of drafting that turned tokens of one vocabulary into those of the other.
+        seconds_choose: choosing the target's tokens from its scores and keeping their path.
+        drafter_failures: what broke in a drafter, which was left out from there on; the tokens are unharmed.
     """
 
     num_passes: int = 0
@@ -32,6 +35,9 @@ class Stats:
     seconds_draft: float = 0.0
     seconds_verify: float = 0.0
     seconds_total: float = 0.0
+    seconds_convert: float = 0.0
+    seconds_choose: float = 0.0
+    drafter_failures: tuple[str, ...] = ()
 
     @property
     def tokens_per_pass(self) -> float:
@@ -52,8 +58,9 @@ class Stats:
 
     @property
     def seconds_other(self) -> float:
-        """Time that was neither prompt, draft nor target forward."""
-        return max(0.0, self.seconds_total - self.seconds_prefill - self.seconds_draft - self.seconds_verify)
+        """Time that was neither prompt, draft, target forward nor choice."""
+        named = self.seconds_prefill + self.seconds_draft + self.seconds_verify + self.seconds_choose
+        return max(0.0, self.seconds_total - named)
 
     @property
     def tokens_per_second(self) -> float:

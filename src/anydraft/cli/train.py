@@ -143,7 +143,7 @@ def train(
     import torch
     import transformers
 
-    from anydraft.loading import load_model, load_tokenizer
+    from anydraft.pretrained import load_model, load_tokenizer
     from anydraft.training.processes import is_main, own_device
     from anydraft.training.settings import Settings
     from anydraft.training.train import train as run
