@@ -23,14 +23,16 @@ import torch
 from anydraft.cache import SlotCache
 from anydraft.drafters.beams import search
 from anydraft.drafters.lockstep import Lockstep
+from anydraft.hidden import OutputHead
 from anydraft.lm import LanguageModel
 from anydraft.networks.identity import TargetIdentity
-from anydraft.networks.packed import Packed
+from anydraft.networks.packed import Level, Packed
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.processors import Processors
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
-from anydraft.training.objectives import unrolled_cross_entropy
+from anydraft.training.objectives import Loss, Objective
+from anydraft.training.teacher import Teacher
 from anydraft.tree import DraftTree
 from anydraft.verify import walk
 
@@ -286,34 +288,58 @@ def test_wide_beams_hold_no_masked_token() -> None:
     close(totals[0].float(), best.values.float())
 
 
+def known_tokens(ids: torch.Tensor, features: torch.Tensor) -> Packed:
+    """One sequence (T,) of the target's own, in which -100 is somebody else's token."""
+    length = len(ids)
+    return Packed(ids.clamp(min=0), torch.zeros(length).long(), torch.arange(length), ids >= 0, features)
+
+
+def loss_of(levels: Sequence[Level], batch: Packed) -> Loss:
+    """Cross-entropy as our training takes it, all depths weighing the same."""
+    target = OutputHead.__new__(OutputHead)  # only its size counts here
+    target.weight = levels[0].weight
+    return Objective("ce", decay=1.0)(levels, batch, Teacher(target, None))
+
+
 def test_unroll_along_known_tokens_and_its_loss() -> None:
     case = VECTORS["J"]
     made = network(case["H"], case["V"], 2 * case["H"], 1, True)
-    ids, hidden = torch.tensor(case["input_ids"]), torch.tensor(case["hidden"]).double()
-    length = ids.shape[1]
-    batch = Packed(
-        ids[0], torch.zeros(length).long(), torch.arange(length), torch.ones(length, dtype=torch.bool), hidden[0]
-    )
+    batch = known_tokens(torch.tensor(case["input_ids"][0]), torch.tensor(case["hidden"]).double()[0])
     with torch.no_grad():
-        logits = [level.inputs @ level.weight.T for level in made.levels(batch, 2)]
-    for i in range(2):
+        levels = list(made.levels(batch, 2))
+    for i, level in enumerate(levels):
         wanted = case[f"logits_i{i}"]
-        assert len(wanted) == length - 1 - i
-        close(logits[i][: len(wanted)].float(), wanted)
-        assert batch.valid(i + 1).tolist() == [t <= length - 3 - i for t in range(length)]
-    loss = unrolled_cross_entropy([level[None] for level in logits], ids)
-    close(loss.float(), case["loss_labels_equal_ids"])
+        assert len(wanted) == len(batch) - 1 - i
+        close((level.inputs @ level.weight.T)[: len(wanted)].float(), wanted)
+        assert batch.valid(i + 1).tolist() == [t <= len(batch) - 3 - i for t in range(len(batch))]
+    found = loss_of(levels, batch)
+    close((found.sums / found.rows).sum(), case["loss_labels_equal_ids"])
 
 
 def test_training_loss() -> None:
+    """Apple's depth i, counted from 0, is ours of i + 1; theirs is the sum of the depths' means."""
     (case,) = VECTORS["I"]
-    levels, labels = [torch.tensor(level) for level in case["logits"]], torch.tensor(case["labels"])
-    close(unrolled_cross_entropy(levels, labels).float(), case["loss"])
-    for i, level in enumerate(levels):
-        alone = [torch.zeros_like(level)] * i + [level]
-        rest = unrolled_cross_entropy(alone[:i], labels)
-        close((unrolled_cross_entropy(alone, labels) - rest).float(), case["log"][f"redrafter{i}_loss"])
-        given, wanted = level[0, : labels.shape[1] - i - 2], labels[0, i + 2 :]
+    logits, labels = torch.tensor(case["logits"])[:, 0], torch.tensor(case["labels"][0])
+    batch = known_tokens(labels, torch.zeros(len(labels), 1))
+    levels = [Level(i + 1, level, torch.eye(level.shape[1])) for i, level in enumerate(logits)]
+    found = loss_of(levels, batch)
+    means = found.sums / found.rows
+    close(means.sum(), case["loss"])
+    close(found.total, found.sums.sum())
+    for i, level in enumerate(logits):
+        close(means[i], case["log"][f"redrafter{i}_loss"])
+        rows = batch.valid(i + 1)
         for k in range(1, case["top_k"] + 1):
-            right = (given.topk(k).indices == wanted[:, None]).any(-1).float().mean()
+            right = (level.topk(k).indices == batch.shifted(i + 2)[:, None]).any(-1)[rows].float().mean()
             close(right, case["log"][f"redrafter{i}_top{k}"])
+
+
+def test_training_loss_leaves_out_tokens_that_are_not_the_targets() -> None:
+    (case,) = VECTORS["I"]
+    logits, labels = torch.tensor(case["logits"])[:, 0], torch.tensor(case["labels"][0])
+    labels[2] = -100
+    levels = [Level(i + 1, level, torch.eye(level.shape[1])) for i, level in enumerate(logits)]
+    found = loss_of(levels, known_tokens(labels, torch.zeros(len(labels), 1)))
+    assert found.rows.tolist() == [1, 1]
+    close(found.sums[0], torch.nn.functional.cross_entropy(logits[0, 1:2], labels[3:]))
+    close(found.sums[1], case["log"]["redrafter1_loss"])

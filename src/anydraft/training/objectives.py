@@ -20,11 +20,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from anydraft.networks.packed import Level, Packed
 from anydraft.training.fused import Fused, Job
-from anydraft.training.teacher import IGNORED, Teacher
+from anydraft.training.teacher import Teacher
 
 Kind = Literal["kl", "ce"]
 
@@ -91,19 +90,3 @@ class Loss:
     weight: Tensor
     sums: Tensor
     rows: Tensor
-
-
-def unrolled_cross_entropy(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Apple's training loss (apple/ml-recurrent-drafter), for comparison: sum over depths of the mean cross-entropy.
-
-    Args:
-        logits: per depth (B, T, V); row t of the i-th, counted from 0, predicts token t + 2 + i.
-        labels: (B, T) tokens, -100 where none is wanted.
-    """
-    total = torch.zeros((), device=labels.device)
-    for number, level in enumerate(logits):
-        shift = number + 2
-        wanted, given = labels[:, shift:], level[:, : level.shape[1] - shift]
-        if (wanted != IGNORED).any():
-            total = total + cross_entropy(given.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
-    return total
