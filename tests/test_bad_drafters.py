@@ -215,6 +215,26 @@ def test_a_config_that_is_none(content: str, tmp_path: Path) -> None:
         load_network(folder)
 
 
+def test_files_on_the_hub_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request costs a round trip, also where everything is in the local cache."""
+    folder, asked = saved("medusa", tmp_path / "medusa"), []
+
+    def config(name: str, file: str, revision: str | None) -> str:
+        asked.append((name, file))
+        return str(folder / file)
+
+    def weights(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, *allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("anydraft.networks.files.hf_hub_download", config)
+    monkeypatch.setattr("anydraft.networks.files.snapshot_download", weights)
+    decoder = load("somebody/medusa")
+    assert decoder.drafter is not None
+    assert decoder.drafter.name == "medusa"
+    assert asked == [("somebody/medusa", CONFIG), ("somebody/medusa", CONFIG, WEIGHTS)]
+
+
 def test_an_empty_folder_and_none(tmp_path: Path) -> None:
     for name in (tmp_path, str(tmp_path), tmp_path / "missing", str(tmp_path / "missing")):
         with pytest.raises(AnydraftError, match="save_pretrained"):

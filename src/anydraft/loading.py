@@ -18,7 +18,7 @@ from anydraft.drafters.universal import UniversalDrafter
 from anydraft.errors import OptionConflict, TokenizerMismatch, UnsupportedModel
 from anydraft.lm import LanguageModel
 from anydraft.networks.network import DrafterNetwork
-from anydraft.networks.registry import load_network, network_class
+from anydraft.networks.registry import load_if_network
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.pretrained import ModelLike, load_model, load_tokenizer
 from anydraft.target import Target
@@ -140,7 +140,7 @@ def _network(name: Any) -> DrafterNetwork | None:
     if isinstance(name, DrafterNetwork):
         return name
     if isinstance(name, os.PathLike) or (isinstance(name, str) and name not in KINDS):
-        return load_network(name) if network_class(name) is not None else None
+        return load_if_network(name)
     return None
 
 

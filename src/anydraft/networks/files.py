@@ -1,4 +1,4 @@
-"""Files of a drafter: reading its config from a folder or the hub, and writing files without half of one in place."""
+"""Files of a drafter: read from a folder or the hub, and written without half of one in place."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+import torch
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from anydraft.errors import BrokenCheckpoint
 
@@ -43,6 +46,25 @@ def read_config(name_or_path: str | os.PathLike[str], revision: str | None = Non
     if not isinstance(content, dict):
         raise BrokenCheckpoint(f"{path} holds a {type(content).__name__} instead of an object")
     return content
+
+
+def read_weights(name_or_path: str | os.PathLike[str], revision: str | None = None) -> dict[str, torch.Tensor]:
+    """Content of `model.safetensors` in a folder or a hub repository that has a config.
+
+    Raises:
+        BrokenCheckpoint: it is missing or truncated.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise BrokenCheckpoint(f"{name_or_path} has a {CONFIG} but no {WEIGHTS}; save or download it again")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise BrokenCheckpoint(f"{path} cannot be read ({problem}); save or download it again") from problem
+    return tensors
 
 
 def write_whole(folder: Path, contents: dict[str, bytes]) -> None:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from huggingface_hub import HfApi
+from safetensors.torch import save
 from torch.nn.functional import embedding
 from transformers import PreTrainedModel
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict, UnsupportedModel
-from anydraft.networks.files import CONFIG, WEIGHTS, read_config, write_whole
+from anydraft.networks.files import CONFIG, WEIGHTS, read_config, read_weights, write_whole
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Level, Packed
 
@@ -193,22 +192,13 @@ class DrafterNetwork(torch.nn.Module, ABC):
             BrokenCheckpoint: files are missing, truncated, or do not fit the config.
         """
         content = read_config(name_or_path, revision)
-        folder = Path(name_or_path)
-        if not folder.is_dir():
-            folder = Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
-        path = folder / WEIGHTS
-        if not path.is_file():
-            raise BrokenCheckpoint(f"{name_or_path} has a {CONFIG} but no {WEIGHTS}; save or download it again")
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as problem:
-            raise BrokenCheckpoint(f"{path} cannot be read ({problem}); save or download it again") from problem
-        network = cls.from_content(content, tensors)
-        return network.to(dtype).eval() if dtype is not None else network.eval()
+        return cls.from_content(content, read_weights(name_or_path, revision), dtype=dtype)
 
     @classmethod
-    def from_content(cls, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        """A network from the contents of its two files, weights in their stored precision.
+    def from_content(
+        cls, content: dict[str, Any], tensors: dict[str, torch.Tensor], *, dtype: torch.dtype | None = None
+    ) -> Self:
+        """A network from the contents of its two files, weights in `dtype` or as stored.
 
         Raises:
             BrokenCheckpoint: tensors are missing, too many, or of other shapes than the config says.
@@ -225,7 +215,7 @@ class DrafterNetwork(torch.nn.Module, ABC):
         except (RuntimeError, TypeError, OverflowError) as problem:
             raise BrokenCheckpoint(f"{CONFIG} does not describe a network: {problem}") from problem
         network.fill(tensors)
-        return network
+        return network.to(dtype).eval() if dtype is not None else network.eval()
 
     @classmethod
     def config_of(cls, content: dict[str, Any]) -> NetworkConfig:
