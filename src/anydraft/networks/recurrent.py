@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,7 +32,7 @@ class RecurrentConfig(NetworkConfig):
     """Sizes of a recurrent drafter.
 
     Attributes:
-        arch: "lean", or "redrafter" for Apple's form (which alone can be exported).
+        arch: "lean", or "redrafter" for Apple's form, whose files Apple's code and TensorRT-LLM up to 1.2 read.
         num_layers: residual blocks.
         exit_dim: width of Apple's blocks and head; default 2H.
         rnn: Apple's form without its cell adds embeddings up.
@@ -88,6 +87,9 @@ class RecurrentConfig(NetworkConfig):
 
 class RecurrentNetwork(DrafterNetwork):
     """Weights of a recurrent drafter.
+
+    With arch="redrafter", `save_pretrained` writes Apple's names and config, and `from_pretrained` reads them. The lean
+    form has no counterpart there: Apple's has no gated cell, no normalisation and no tied or reduced head.
 
     Args:
         config: its sizes.
@@ -207,16 +209,3 @@ class RecurrentNetwork(DrafterNetwork):
         if content.get("model_type") != APPLE_MODEL_TYPE:
             return super().config_of(content)
         return RecurrentConfig(**read_apple_config(content))
-
-    def export(self, folder: str | Path) -> None:
-        """Write the files that Apple's code and TensorRT-LLM up to 1.2 read.
-
-        Raises:
-            OptionConflict: the lean form has no counterpart there.
-        """
-        if self.config.arch != "redrafter":
-            raise OptionConflict(
-                "only arch='redrafter' can be exported: Apple's format has no gated cell, no normalisation and no tied "
-                "or reduced head. Train one with `anydraft train redrafter --arch redrafter`."
-            )
-        self.save_pretrained(folder)
