@@ -23,8 +23,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
+from anydraft.networks.config import NetworkConfig
 from anydraft.networks.identity import TargetIdentity
-from anydraft.networks.network import DrafterNetwork, NetworkConfig
+from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
 
 REGRESSION = 10.0

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict
 from anydraft.hidden import OutputHead
-from anydraft.networks.network import DrafterNetwork, NetworkConfig
+from anydraft.networks.config import NetworkConfig
+from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
 
 RANKS = 10

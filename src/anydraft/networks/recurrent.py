@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from anydraft.errors import OptionConflict
 from anydraft.networks.apple import APPLE_MODEL_TYPE, AppleBody, apple_config, apple_name, read_apple_config
+from anydraft.networks.config import NetworkConfig
 from anydraft.networks.folded import FoldedLean
 from anydraft.networks.lean import LeanBody
-from anydraft.networks.network import DrafterNetwork, NetworkConfig
+from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
 from anydraft.networks.recall import Memory, PackedMemory
 from anydraft.networks.state import State, Steps

@@ -9,10 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from anydraft.errors import OptionConflict
+from anydraft.networks.config import NetworkConfig
 from anydraft.networks.eagle import EagleConfig, EagleNetwork
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
-from anydraft.networks.network import DrafterNetwork, NetworkConfig
+from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.training.batches import Dataset
 
