@@ -25,6 +25,7 @@ from anydraft.bench.report import Row, summarise
 from anydraft.bench.session import read_records, run_session
 from anydraft.bench.statistics import bootstrap, ratio_of_rates, ratio_of_totals
 from anydraft.bench.tables import speed_table, time_table
+from anydraft.stats import Stats
 
 CORPUS = Path(__file__).resolve().parents[1] / "recipes" / "pycode" / "corpus.py"
 TASK = Task(temperature=0.0, max_new_tokens=4, seed=0)
@@ -34,19 +35,13 @@ TEXT = "def add(a, b):\n    return a + b\n\nclass Sum:\n    def of(self, items):
 class FakeDecoder:
     """The engine's interface without an engine: counts up from the prompt's last token, two tokens a pass."""
 
-    def generate(self, prompt: list[int], *, max_new_tokens: int, **options: Any) -> Any:
-        stats = SimpleNamespace(
-            num_passes=max_new_tokens // 2,
-            num_draft_tokens=max_new_tokens,
-            num_accepted_tokens=max_new_tokens // 2,
-            seconds_prefill=0.0,
-            seconds_draft=0.0,
-            seconds_verify=0.0,
-        )
-        return SimpleNamespace(tokens=[prompt[-1] + 1 + i for i in range(max_new_tokens)], stats=stats)
-
-    def stream(self, prompt: list[int], **options: Any) -> Iterator[Any]:
-        yield SimpleNamespace(tokens=[prompt[-1] + 1])
+    def stream(self, prompt: list[int], *, max_new_tokens: int, **options: Any) -> Iterator[Any]:
+        stats = Stats(seconds_convert=0.25, drafter_failures=("it broke", "it broke"))
+        tokens = [prompt[-1] + 1 + i for i in range(max_new_tokens)]
+        for start in range(0, max_new_tokens, 2):
+            stats.record(2, 2, 1, 1)
+            done = SimpleNamespace(tokens=tokens, stats=stats) if start + 2 >= max_new_tokens else None
+            yield SimpleNamespace(row=0, tokens=tokens[start : start + 2], generation=done)
 
 
 class Scripted:
@@ -297,7 +292,10 @@ def test_a_decoder_of_the_same_interface() -> None:
     run = AnydraftContender("anydraft-uag", FakeDecoder()).run([3, 7], TASK)
     assert run.tokens == [8, 9, 10, 11]
     assert (run.passes, run.draft_tokens, run.accepted_tokens) == (2, 4, 2)
+    assert (run.reached, run.accepted_at, run.seconds_convert) == ([2], [2], 0.25)
+    assert run.failures == ["it broke"]
     assert run.seconds_first_token is not None
+    assert 0 < run.seconds_first_token < run.seconds
 
 
 def test_the_real_decoder_beside_transformers(tmp_path: Path) -> None:

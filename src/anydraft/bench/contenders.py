@@ -7,62 +7,82 @@ assistant for good, so it works on a copy that is made anew at every temperature
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from anydraft.bench.measure import Run, Task
+from anydraft.bench.measure import Run, Task, Tokens
+from anydraft.stats import Stats
 
 
 class DecoderLike(Protocol):
     """The part of `anydraft.Decoder` that is timed."""
 
-    def generate(self, prompt: list[int], **options: Any) -> Any:
-        """Decode; the result has `tokens` and `stats`."""
-
-    def stream(self, prompt: list[int], **options: Any) -> Iterator[Any]:
-        """Decode step by step."""
+    def stream(self, prompt: Any, **options: Any) -> Iterator[Any]:
+        """Decode step by step; the last step of a row has its `generation`, with `tokens` and `stats`."""
 
 
 class AnydraftContender:
-    """A decoder of this package, with or without a drafter."""
+    """A decoder of this package, with or without a drafter.
+
+    Attributes:
+        steps: of the last run, for who wants to show them.
+        memory: bytes by batch size, noted with every run of that size.
+    """
 
     def __init__(self, name: str, decoder: DecoderLike) -> None:
         self.name = name
         self.decoder = decoder
+        self.steps: list[Any] = []
+        self.memory: dict[int, int | None] = {}
+        self._pacing = copy.deepcopy(getattr(decoder, "pacing", None))
 
     def prepare(self, temperature: float) -> None:
-        """Nothing: a decoder keeps no state that depends on the temperature."""
+        """Forget what the pacing has learned; the warm-up teaches it again."""
+        if self._pacing is not None:
+            self.decoder.pacing = copy.deepcopy(self._pacing)  # type: ignore[attr-defined]
 
-    def run(self, prompt: Sequence[int], task: Task) -> Run:
-        """Decode once; the time to the first token is taken in a second, short run."""
-        options: dict[str, Any] = {
-            "temperature": task.temperature,
-            "max_new_tokens": task.max_new_tokens,
-            "seed": task.seed,
-            "ignore_eos": True,
-        }
-        start = time.perf_counter()
-        generation = self.decoder.generate(list(prompt), **options)
-        seconds = time.perf_counter() - start
-        start = time.perf_counter()
-        next(iter(self.decoder.stream(list(prompt), **options)), None)
-        first = time.perf_counter() - start
-        stats = generation.stats
+    def run(self, prompt: Tokens, task: Task) -> Run:
+        """Decode once, step by step, which is where the time to the first token comes from."""
+        self.steps = []
+        first: dict[int, float] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a drafter was left out is in the run's failures
+            start = time.perf_counter()
+            for step in self.decoder.stream(
+                prompt,
+                temperature=task.temperature,
+                max_new_tokens=task.max_new_tokens,
+                seed=task.seed,
+                ignore_eos=True,
+            ):
+                if step.row not in first:
+                    first[step.row] = time.perf_counter() - start
+                self.steps.append(step)
+            seconds = time.perf_counter() - start
+        rows = {step.row: step.generation for step in self.steps if step.generation is not None}
+        stats = sum((rows[row].stats for row in rows), Stats())
         return Run(
-            tokens=list(generation.tokens),
+            tokens=[token for row in sorted(rows) for token in rows[row].tokens],
             seconds=seconds,
-            seconds_first_token=first,
+            seconds_first_token=max(first.values(), default=None),
             passes=stats.num_passes,
             draft_tokens=stats.num_draft_tokens,
             accepted_tokens=stats.num_accepted_tokens,
             seconds_prefill=stats.seconds_prefill,
             seconds_draft=stats.seconds_draft,
             seconds_verify=stats.seconds_verify,
+            seconds_convert=stats.seconds_convert,
+            seconds_choose=stats.seconds_choose,
+            reached=list(stats.num_drafts_per_pos),
+            accepted_at=list(stats.num_accepted_tokens_per_pos),
+            peak_memory=self.memory.get(task.batch),
+            failures=list(dict.fromkeys(stats.drafter_failures)),
         )
 
 
@@ -82,6 +102,7 @@ class TransformersContender:
         self.pristine = (tokenizer, assistant, assistant_tokenizer)
         self.watch = _Watch()
         self.assistance: dict[str, Any] = {}
+        self.memory: dict[int, int | None] = {}
 
     def prepare(self, temperature: float) -> None:
         """Copy the assistant and both tokenizers: a use may leave them, or caches keyed by them, changed."""
@@ -94,35 +115,39 @@ class TransformersContender:
                 "assistant_tokenizer": assistant_tokenizer,
             }
 
-    def run(self, prompt: Sequence[int], task: Task) -> Run:
-        """Decode once. Draft time is the assistant's `generate`; aligning the two texts counts as other."""
-        ids = torch.tensor([list(prompt)], device=self.model.device)
+    def run(self, prompt: Tokens, task: Task) -> Run:
+        """Decode once. Draft time is the assistant's `generate`; aligning the two texts counts as other.
+
+        The prompts of a batch are padded on the left. With an assistant `generate` takes one prompt at a time.
+        """
+        prompts = cast(Sequence[Sequence[int]], [prompt] if task.batch == 1 else prompt)
+        length = max(map(len, prompts))
+        padded = [[0] * (length - len(tokens)) + list(tokens) for tokens in prompts]
+        seen = [[0] * (length - len(tokens)) + [1] * len(tokens) for tokens in prompts]
+        ids, mask = (torch.tensor(rows, device=self.model.device) for rows in (padded, seen))
         sampling = task.temperature > 0
         how = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0} if sampling else {}
         config = GenerationConfig(max_new_tokens=task.max_new_tokens, do_sample=sampling, use_cache=True)
         config.update(**how)
         torch.manual_seed(task.seed)
-        with self.watch.on(self.model, len(prompt)), without_end(self.model):
+        with self.watch.on(self.model, length), without_end(self.model):
             start = time.perf_counter()
             output = self.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                generation_config=config,
-                streamer=self.watch,
-                **self.assistance,
+                ids, attention_mask=mask, generation_config=config, streamer=self.watch, **self.assistance
             )
             seconds = time.perf_counter() - start
-        watch, tokens = self.watch, output[0, len(prompt) :].tolist()
+        watch, tokens = self.watch, output[:, length:].flatten().tolist()
         return Run(
             tokens=tokens,
             seconds=seconds,
             seconds_first_token=watch.first - start,
-            passes=watch.passes,
+            passes=watch.passes * task.batch,
             draft_tokens=watch.draft_tokens,
-            accepted_tokens=len(tokens) - watch.passes,
+            accepted_tokens=len(tokens) - watch.passes * task.batch,
             seconds_prefill=watch.prefill,
             seconds_draft=watch.draft,
             seconds_verify=watch.verify,
+            peak_memory=self.memory.get(task.batch),
         )
 
 

@@ -7,27 +7,48 @@ run that gives another number is recorded as an error, not as a speed.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from anydraft.bench.likelihood import Judge, Surprise
 
 logger = logging.getLogger(__name__)
 
+Tokens = Sequence[int] | Sequence[Sequence[int]]
+"""Token ids of one prompt; for a batch, of each of its prompts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What every contender does with a prompt."""
+    """What every contender does with a prompt, or with `batch` of them at once: so many new tokens for each."""
 
     temperature: float
     max_new_tokens: int
     seed: int
+    batch: int = 1
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens of the whole task."""
+        return self.max_new_tokens * self.batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one contender did with one prompt. Seconds are of wall time; `passes` are target forwards."""
+    """What one contender did with one prompt, or with a batch of them.
+
+    Attributes:
+        tokens: new tokens; those of a batch one row after the other, all of the same length.
+        seconds: wall time, the whole run; other `seconds_*` are parts of it.
+        passes: target forwards after the prompt, counted for every row that was in them.
+        seconds_first_token: until the first new tokens were there (of a batch: of all its rows).
+        seconds_draft, seconds_convert: drafting, and the part of it that turned tokens of one vocabulary into others.
+        seconds_verify, seconds_choose: target forwards, and choosing the target's tokens from their scores.
+        reached, accepted_at: by depth, drafts that got there and tokens accepted there.
+        peak_memory: bytes, see `anydraft.bench.memory`.
+        failures: what broke in a drafter, which was left out from there on.
+    """
 
     tokens: list[int]
     seconds: float
@@ -38,6 +59,17 @@ class Run:
     seconds_prefill: float = 0.0
     seconds_draft: float = 0.0
     seconds_verify: float = 0.0
+    seconds_convert: float = 0.0
+    seconds_choose: float = 0.0
+    reached: list[int] = field(default_factory=list)
+    accepted_at: list[int] = field(default_factory=list)
+    peak_memory: int | None = None
+    failures: list[str] = field(default_factory=list)
+
+    def texts(self, task: Task) -> list[list[int]]:
+        """The new tokens by row."""
+        length = task.max_new_tokens
+        return [self.tokens[start : start + length] for start in range(0, len(self.tokens), length)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +113,8 @@ class Contender(Protocol):
     def prepare(self, temperature: float) -> None:
         """Get ready to decode at this temperature; also called after a failure, to start clean."""
 
-    def run(self, prompt: Sequence[int], task: Task) -> Run:
-        """Decode once and say what it took."""
+    def run(self, prompt: Any, task: Task) -> Run:
+        """Decode once and say what it took; `prompt` is `Tokens`, a batch only where the task is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,27 +122,34 @@ class Plan:
     """What to measure: prompts as (id, token ids), temperatures, tokens a prompt, and a warm-up prompt.
 
     Warming up takes as many tokens unless told otherwise. The judge, where given, scores every sampled text after its
-    run.
+    run. With a batch > 1 every "prompt" is that many prompts, decoded together, under one id; the warm-up too. What is
+    `done`, as (temperature, prompt id), was measured before and is left out.
     """
 
-    prompts: Sequence[tuple[str, list[int]]]
+    prompts: Sequence[tuple[str, Tokens]]
     temperatures: Sequence[float]
     max_new_tokens: int
-    warm_up: list[int]
+    warm_up: Tokens
     warm_up_tokens: int | None = None
     seed: int = 0
+    batch: int = 1
     judge: Judge | None = None
+    done: Container[tuple[float, str]] = frozenset()
     on_start: Callable[[str, str], None] = field(default=lambda prompt_id, contender: None)
 
-    def tasks(self, temperature: float) -> Iterator[tuple[str, list[int], Task]]:
+    def tasks(self, temperature: float) -> Iterator[tuple[str, Tokens, Task]]:
         """Prompt id, token ids and task, with a seed of its own for each prompt."""
         for number, (prompt_id, tokens) in enumerate(self.prompts):
-            seed = self.seed + number
-            yield (
-                prompt_id,
-                tokens,
-                Task(temperature=temperature, max_new_tokens=self.max_new_tokens, seed=seed),
-            )
+            yield prompt_id, tokens, self.task(temperature, self.seed + number)
+
+    def task(self, temperature: float, seed: int, max_new_tokens: int | None = None) -> Task:
+        """One task of this plan."""
+        return Task(
+            temperature=temperature,
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
+            seed=seed,
+            batch=self.batch,
+        )
 
     @property
     def runs_per_contender(self) -> int:
@@ -121,24 +160,35 @@ class Plan:
 def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
     """Yield a record per temperature, prompt and contender as each is done; all contenders warm up first."""
     for temperature in plan.temperatures:
-        warm_tokens = plan.warm_up_tokens or plan.max_new_tokens
-        warm = Task(temperature=temperature, max_new_tokens=warm_tokens, seed=plan.seed)
+        if all((temperature, prompt_id) in plan.done for prompt_id, _ in plan.prompts):
+            continue
+        warm = plan.task(temperature, plan.seed, plan.warm_up_tokens)
         for contender in contenders:
             plan.on_start("warm-up", contender.name)
             contender.prepare(temperature)
             attempt(contender, "warm-up", plan.warm_up, warm)
         for number, (prompt_id, tokens, task) in enumerate(plan.tasks(temperature)):
+            if (temperature, prompt_id) in plan.done:
+                continue
             first = number % len(contenders)
             for contender in [*contenders[first:], *contenders[:first]]:
                 plan.on_start(prompt_id, contender.name)
                 record = attempt(contender, prompt_id, tokens, task)
                 if plan.judge is not None and record.run is not None and temperature > 0:
-                    surprise = plan.judge.surprise(tokens, record.run.tokens, temperature)
+                    surprise = _surprise(plan.judge, tokens, record.run, task)
                     record = dataclasses.replace(record, surprise=surprise)
                 yield record
 
 
-def attempt(contender: Contender, prompt_id: str, tokens: Sequence[int], task: Task) -> Record:
+def _surprise(judge: Judge, tokens: Tokens, run: Run, task: Task) -> Surprise:
+    """What the judge says of all texts of a run together."""
+    prompts = cast(Sequence[Sequence[int]], [tokens] if task.batch == 1 else tokens)
+    pairs = zip(prompts, run.texts(task), strict=True)
+    said = [judge.surprise(prompt, text, task.temperature) for prompt, text in pairs]
+    return Surprise(sum(s.nats for s in said), sum(s.expected for s in said), sum(s.variance for s in said))
+
+
+def attempt(contender: Contender, prompt_id: str, tokens: Tokens, task: Task) -> Record:
     """One run; whatever goes wrong in it becomes the record's error, and the contender is prepared anew."""
     place: dict[str, Any] = {"prompt_id": prompt_id, "contender": contender.name, "task": task}
     try:
@@ -147,6 +197,6 @@ def attempt(contender: Contender, prompt_id: str, tokens: Sequence[int], task: T
         logger.warning("%s failed on %s", contender.name, prompt_id, exc_info=True)
         contender.prepare(task.temperature)
         return Record(**place, error=f"{type(error).__name__}: {error}")
-    if len(run.tokens) != task.max_new_tokens:
-        return Record(**place, error=f"decoded {len(run.tokens)} tokens instead of {task.max_new_tokens}")
+    if len(run.tokens) != task.num_tokens:
+        return Record(**place, error=f"decoded {len(run.tokens)} tokens instead of {task.num_tokens}")
     return Record(**place, run=run)

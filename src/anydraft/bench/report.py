@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anydraft.bench.likelihood import Surprise
 from anydraft.bench.measure import Record, Run
 from anydraft.bench.statistics import Array, Interval, bootstrap, ratio_of_rates, ratio_of_totals
 
-Finished = dict[str, tuple[Run, Surprise | None]]  # by prompt id: the run and the judge's word on its text
+Finished = dict[str, Record]  # records with a run, by prompt id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +21,7 @@ class Row:
     """The figures of one contender at one temperature, over the prompts it finished.
 
     Attributes:
+        prompts: finished; of a batch, how many times so many prompts.
         speedup: over plain decoding of each engine, by the engine's name; prompts that both finished.
         cost: c, over plain decoding of the own engine.
         shares: of the time: prefill, draft, verify, other.
@@ -34,6 +34,7 @@ class Row:
 
     contender: str
     temperature: float
+    batch: int = 1
     prompts: int
     errors: tuple[str, ...] = ()
     tokens_per_second: Interval | None = None
@@ -65,14 +66,14 @@ def engine(contender: str) -> str:
 
 
 def summarise(records: Iterable[Record], *, seed: int = 0) -> list[Row]:
-    """One row per temperature and contender, in the order in which they first appear."""
-    finished: dict[float, dict[str, Finished]] = {}
-    errors: dict[tuple[float, str], list[str]] = {}
+    """One row per batch size, temperature and contender, in the order in which they first appear."""
+    finished: dict[tuple[int, float], dict[str, Finished]] = {}
+    errors: dict[tuple[tuple[int, float], str], list[str]] = {}
     for record in records:
-        at, name = record.task.temperature, record.contender
+        at, name = (record.task.batch, record.task.temperature), record.contender
         mine = finished.setdefault(at, {}).setdefault(name, {})
         if record.run is not None:
-            mine[record.prompt_id] = record.run, record.surprise
+            mine[record.prompt_id] = record
         else:
             errors.setdefault((at, name), []).append(record.error or "unknown error")
     return [
@@ -82,23 +83,31 @@ def summarise(records: Iterable[Record], *, seed: int = 0) -> list[Row]:
     ]
 
 
-def _row(name: str, temperature: float, contenders: dict[str, Finished], errors: tuple[str, ...], seed: int) -> Row:
-    place: dict[str, Any] = {"contender": name, "temperature": temperature, "errors": errors}
+def run_of(record: Record) -> Run:
+    """The run of a record that has one."""
+    if record.run is None:
+        raise ValueError(f"{record.contender} has no run of {record.prompt_id}, but an error: {record.error}")
+    return record.run
+
+
+def _row(name: str, at: tuple[int, float], contenders: dict[str, Finished], errors: tuple[str, ...], seed: int) -> Row:
+    batch, temperature = at
+    place: dict[str, Any] = {"contender": name, "batch": batch, "temperature": temperature, "errors": errors}
     mine = contenders[name]
     if not mine:
         return Row(**place, prompts=0, speedup={}, shares={}, identical={})
     plain = {other: base for other, base in contenders.items() if other == engine(other) and mine.keys() & base.keys()}
     rivals = {other: base for other, base in plain.items() if other != name}
     own = plain.get(engine(name))
-    runs = [run for run, _ in mine.values()]
+    runs = [run_of(record) for record in mine.values()]
     tokens, seconds, passes = _columns(runs)
     shares = _shares(runs)
     drafted = sum(run.draft_tokens for run in runs)
     firsts = [run.seconds_first_token for run in runs if run.seconds_first_token is not None]
-    judged = [(run, surprise) for run, surprise in mine.values() if surprise is not None]
+    judged = [(record, record.surprise) for record in mine.values() if record.surprise is not None]
     excess = [surprise.nats - surprise.expected for _, surprise in judged]
     deviation = math.sqrt(sum(surprise.variance for _, surprise in judged))
-    lengths = [float(len(run.tokens)) for run, _ in judged]
+    lengths = [float(len(run_of(record).tokens)) for record, _ in judged]
     return Row(
         **place,
         prompts=len(mine),
@@ -132,8 +141,8 @@ def _against(figure: Callable[..., Array], mine: Finished, base: Finished, seed:
     shared = [prompt for prompt in mine if prompt in base]
     return bootstrap(
         figure,
-        *_columns([mine[prompt][0] for prompt in shared]),
-        *_columns([base[prompt][0] for prompt in shared]),
+        *_columns([run_of(mine[prompt]) for prompt in shared]),
+        *_columns([run_of(base[prompt]) for prompt in shared]),
         seed=seed,
     )
 
@@ -156,10 +165,16 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
 
 def _pass_seconds(plain: Finished) -> float:
     """Seconds of one pass of plain decoding, all included but the prompt."""
-    runs = [run for run, _ in plain.values()]
+    runs = [run_of(record) for record in plain.values()]
     return sum(run.seconds - run.seconds_prefill for run in runs) / sum(run.passes for run in runs)
 
 
 def _identical(mine: Finished, base: Finished) -> tuple[int, int]:
-    pairs = [(run.tokens, base[prompt][0].tokens) for prompt, (run, _) in mine.items() if prompt in base]
-    return sum(first == second for first, second in pairs), len(pairs)
+    """Texts that are the same, and those compared; a batch has several."""
+    same = [
+        one == other
+        for prompt, record in mine.items()
+        if prompt in base
+        for one, other in zip(run_of(record).texts(record.task), run_of(base[prompt]).texts(record.task), strict=True)
+    ]
+    return sum(same), len(same)

@@ -1,0 +1,79 @@
+"""How much memory a contender takes: its weights, and the most that a run adds to them.
+
+All contenders sit in one process, whose own figures say nothing about a single one. So weights are counted, each
+once, and the tensors of a run are added at their highest: as torch's allocator says on a GPU, as its profiler saw on a
+CPU (there in a short run of its own, because profiling takes time). What is not a tensor is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+MEANING = "weights of target and drafter, and the tensors of a run at their highest; not those of other contenders"
+DEEPEST = 6
+"""How far below a drafter its models may lie."""
+
+
+def weight_bytes(*holders: Any) -> int:
+    """Bytes of the parameters and buffers of all modules that are found in these objects, shared ones once."""
+    storages: dict[tuple[str, int], int] = {}
+    for module in {id(module): module for holder in holders for module in modules_in(holder)}.values():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.device.type == "meta" or tensor.is_mkldnn:
+                continue
+            storage = tensor.untyped_storage()
+            storages[str(tensor.device), storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def modules_in(holder: Any, depth: int = DEEPEST, seen: set[int] | None = None) -> Iterator[torch.nn.Module]:
+    """Modules held by an object of this package, directly or by what it holds."""
+    seen = set() if seen is None else seen
+    if depth < 0 or id(holder) in seen:
+        return
+    seen.add(id(holder))
+    if isinstance(holder, torch.nn.Module):
+        yield holder
+        return
+    inner: Iterable[Any] = ()
+    if isinstance(holder, list | tuple):
+        inner = holder
+    elif isinstance(holder, dict):
+        inner = holder.values()
+    elif type(holder).__module__.partition(".")[0] == "anydraft":
+        names = [*getattr(holder, "__dict__", {}), *getattr(type(holder), "__slots__", ())]
+        inner = [getattr(holder, name, None) for name in names]
+    for part in inner:
+        yield from modules_in(part, depth - 1, seen)
+
+
+def added_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
+    """The most that tensors took during `work()`, above what was there before; None where nobody can say."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    if device.type != "cpu":
+        return None
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler writes to the terminal
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+        work()
+    try:
+        events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    except AttributeError:  # not a public part of torch
+        logger.warning("this version of torch does not say what was allocated; memory is left out")
+        return None
+    now = highest = 0
+    for event in sorted(events, key=lambda event: int(event.start_ns())):
+        now += int(event.nbytes())
+        highest = max(highest, now)
+    return highest
