@@ -276,6 +276,20 @@ def test_siblings_are_drawn_without_replacement_from_q(branch: int) -> None:
     assert p_value(list(counts.elements()), expected) > 1e-4
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_of_a_batch_draw_within_bounds_of_their_own(order: int) -> None:
+    """A chain of at most 3 nodes beside a tree of at most 6, two drawn at each expanded node."""
+    bounds = [Bounds(5, 1, 3, chain_only=True), Bounds(5, 2, 6)][::order]
+    drafter = assistant("rejection")
+    rows, _ = decoder(None, 1)._rows([[START]] * 2, SamplingParams(temperature=1.0, seed=0, max_new_tokens=8), None)
+    drafter.start(rows)
+    chain, tree = drafter.propose(rows, bounds)[::order]
+    assert chain.parents == (-1, 0, 1)
+    assert Counter(tree.parents).keys() == tree.probs.keys()
+    assert set(Counter(tree.parents).values()) == {2}
+    assert len(tree) == 6
+
+
 @pytest.mark.parametrize(
     ("name", "width", "options"),
     [

@@ -41,6 +41,8 @@ class AssistantDrafter:
         self.eos_token_ids = eos_token_ids
         self.verification = verification
         self._first: dict[Row, int] = {}
+        self._drawn: dict[Row, int] = {}
+        """Children drawn per node under rejection."""
         self._probs: dict[Row, dict[int, torch.Tensor]] = {}
 
     def start(self, rows: Sequence[Row]) -> None:
@@ -61,7 +63,8 @@ class AssistantDrafter:
                 context, valid = self._context(row), 0
             unread.append(self.model.sync(row, context, valid))
             self._probs[row] = {}
-        growths = self.model.grow(rows, unread, [self._bounded(b) for b in bounds], self._children)
+        bounded = [self._bounded(row, bound) for row, bound in zip(rows, bounds, strict=True)]
+        growths = self.model.grow(rows, unread, bounded, self._children)
         drafts = []
         for row, growth, bound in zip(rows, growths, bounds, strict=True):
             if self.verification == "rejection":
@@ -76,24 +79,25 @@ class AssistantDrafter:
         self.model.stop(rows)
         for row in rows:
             self._first.pop(row, None)
+            self._drawn.pop(row, None)
             self._probs.pop(row, None)
 
     def _children(self, row: Row, growth: Growth, frontier: list[int], logits: torch.Tensor) -> list[Children]:
         scores = warped(row, logits[:, : self.vocab_size])
         position = row.position + growth.depth(frontier[0])
         if self.verification == "rejection":
-            children, q = sampled(scores, row, position, self._rejection_branch, self.eos_token_ids)
+            children, q = sampled(scores, row, position, self._drawn[row], self.eos_token_ids)
             self._probs[row][frontier[0]] = recorded([q], self.vocab_size)[0]
             return children
         noise = None if row.noise is None else row.noise.at(position)[: scores.shape[-1]]
         return shared(scores, noise, growth.branch, self.eos_token_ids)
 
-    def _bounded(self, bound: Bounds) -> Bounds:
+    def _bounded(self, row: Row, bound: Bounds) -> Bounds:
         depth = min(bound.depth, bound.target_depth)
         if self.verification != "rejection":
             return replace(bound, depth=min(depth, bound.nodes) if bound.branch == 1 else depth)
-        self._rejection_branch = 1 if bound.chain_only else min(bound.branch, max(1, bound.width))
-        depth = min(depth, bound.nodes // self._rejection_branch)
+        self._drawn[row] = 1 if bound.chain_only else min(bound.branch, max(1, bound.width))
+        depth = min(depth, bound.nodes // self._drawn[row])
         return Bounds(depth, 1, 1 << 30)
 
     def _context(self, row: Row) -> list[int]:
