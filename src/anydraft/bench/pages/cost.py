@@ -1,0 +1,131 @@
+"""Why a contender is faster: what a pass brings (tau) against what it costs (c), on one logarithmic scale.
+
+The distance between the two is the speedup, tau / c; where c lies to the right of tau, time is lost.
+"""
+
+from collections.abc import Sequence
+
+from anydraft.bench.pages.colours import Colours
+from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, log_ticks, shorten, write
+from anydraft.bench.pages.figures import Figures
+from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.words import between
+
+NOTE = (
+    "Ring: c, what a pass costs, drafting included, in passes of plain decoding. Disc: tau, tokens per pass."
+    " The band between them is the speedup, tau / c, on a logarithmic scale; tau travels between machines, c does not."
+)
+
+
+def title(rows: Sequence[Figures]) -> str:
+    """What the chart shows, in words."""
+    known = shown(rows)
+    if not known:
+        return "No tokens per pass were counted"
+    most = max(known, key=lambda row: row.tau.value if row.tau else 0.0)
+    if most.tau is None or most.cost is None:
+        return ""
+    return f"{most.contender} brings {most.tau.value:.2f} tokens a pass, and its pass costs {most.cost.value:.2f} plain ones"
+
+
+def shown(rows: Sequence[Figures]) -> list[Figures]:
+    """Contenders of which both figures are known."""
+    return [row for row in rows if row.tau is not None and row.cost is not None]
+
+
+def limits(rows: Sequence[Figures]) -> tuple[float, float]:
+    """Both ends of the scale, with 1 between them."""
+    values = [
+        end for row in shown(rows) for one in (row.tau, row.cost) if one for end in (one.value, one.low, one.high)
+    ]
+    values = [value for value in values if value > 0]
+    return min([0.9, *values]) / 1.06, max([2.0, *values]) * 1.06
+
+
+def chart(rows: Sequence[Figures], colours: Colours, ends: tuple[float, float]) -> Markup:
+    """The drawing of the rows that have both figures; `ends` of the scale."""
+    known = shown(rows)
+    if not known:
+        return tag("p", "No contender has both figures here.", class_="none")
+
+    def draw(width: int) -> tuple[float, list[Markup]]:
+        narrow = width == NARROW
+        names = 0.0 if narrow else column([row.contender for row in known], 220)
+        scale = Scale(*ends, names + 8, width - 16, logarithmic=True)
+        top, step = 14.0, 62.0 if narrow else 46.0
+        bottom = top + step * len(known) + 2
+        parts = [
+            part
+            for tick in log_ticks(*ends, 6 if narrow else 9)
+            for part in (
+                line(scale(tick), top - 4, scale(tick), bottom, "one" if tick == 1 else "grid"),
+                write(scale(tick), bottom + 16, f"{tick:g}", "tick strong" if tick == 1 else "tick", "middle"),
+            )
+        ]
+        for place, row in enumerate(known):
+            y = top + place * step + (42 if narrow else step / 2 + 4)
+            parts += _row(row, scale, y, names, width, colours, narrow=narrow)
+        return bottom + 24, parts
+
+    said = (f"{row.contender}: tau {row.tau:.2f}, c {row.cost:.2f}" for row in known)
+    return figure(draw, title="Tokens per pass and cost of a pass", description="; ".join(said), note=NOTE)
+
+
+def _row(
+    row: Figures, scale: Scale, y: float, names: float, width: int, colours: Colours, *, narrow: bool
+) -> list[Markup]:
+    tau, cost = row.tau, row.cost
+    if tau is None or cost is None:
+        return []
+    name = row.contender
+    gained = tau.value >= cost.value
+    left, right = sorted((scale(cost.value), scale(tau.value)))
+    label = (
+        write(0, y - 26, shorten(name, width - 8), "name")
+        if narrow
+        else write(0, y + 4, shorten(name, names - 8), "name")
+    )
+    texts = [(scale(cost.value), f"c {cost.value:.2f}"), (scale(tau.value), f"tau {tau.value:.2f}")]
+    texts.sort()
+    (first, before), (second, after) = texts
+    if right - left < 110:  # side by side would touch: one left, one right of the marks
+        places = [(max(first, names + 70) if first - 66 < names else first, "end"), (second, "start")]
+        if first - 70 < names:  # no room on the left: both on the right, as one text
+            return _marks(
+                row, scale, y, label, [write(left, y - 11, f"{before} · {after}", "small")], colours, gained=gained
+            )
+    else:
+        places = [(first, "middle"), (second, "middle")]
+        places[0] = (max(first - 20, names), "start")
+        places[1] = (min(second + 24, width), "end")
+    labels = [
+        write(where, y - 11, text, "small", anchor)
+        for (where, anchor), text in zip(places, (before, after), strict=True)
+    ]
+    return _marks(row, scale, y, label, labels, colours, gained=gained)
+
+
+def _marks(
+    row: Figures, scale: Scale, y: float, label: Markup, labels: list[Markup], colours: Colours, *, gained: bool
+) -> list[Markup]:
+    tau, cost = row.tau, row.cost
+    if tau is None or cost is None:
+        return []
+    hint = (
+        f"{row.contender}\ntau {tau.value:.2f}, 95 % interval {between(tau)}\n"
+        f"c {cost.value:.2f}, 95 % interval {between(cost)}\ntau / c = {tau.value / cost.value if cost.value else 0:.2f}"
+    )
+    left, right = sorted((scale(cost.value), scale(tau.value)))
+    kind = colours.of(row.contender)
+    return [
+        group(
+            hint,
+            label,
+            line(left, y, right, y, f"band {kind} {'' if gained else 'loss'}"),
+            line(scale(cost.low), y, scale(cost.high), y, "whisker"),
+            line(scale(tau.low), y, scale(tau.high), y, "whisker"),
+            tag("circle", cx=scale(cost.value), cy=y, r=6, class_=f"ring {kind}"),
+            tag("circle", cx=scale(tau.value), cy=y, r=6, class_=f"dot {kind}"),
+            *labels,
+        )
+    ]

@@ -1,0 +1,106 @@
+"""One text coloured by proposer: what was drafted and kept, what the target wrote itself, and what it refused."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anydraft.bench.pages.colours import Colours, legend
+from anydraft.bench.pages.figures import mappings, number, sequence
+from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.panels import switch, when
+
+OWN = frozenset({"target", "plain", ""})
+"""Proposers that are no drafter."""
+
+
+def examples(found: Sequence[Mapping[str, Any]], colours: Colours, *, temperatures: Sequence[float]) -> list[Markup]:
+    """All examples behind a switch by contender, each at its temperature."""
+    names = list(dict.fromkeys(str(one.get("contender")) for one in found))
+    parts: list[Markup] = []
+    choice = switch("example", "Text by", [(str(place), name) for place, name in enumerate(names)])
+    if choice is not None:
+        parts.append(choice)
+    for place, name in enumerate(names):
+        mine = [one for one in found if str(one.get("contender")) == name]
+        at = {number(one.get("temperature")) or 0.0: one for one in reversed(mine)}
+        for temperature in sorted({*temperatures, *at}):
+            body = [_one(at[temperature], name, colours)] if temperature in at else []
+            if not body:
+                body = [tag("p", f"No text of {name} was kept at temperature {temperature:g}.", class_="none")]
+            chosen: dict[str, object] = {"example": place} if len(names) > 1 else {}
+            if len({*temperatures, *at}) > 1:
+                chosen["temperature"] = f"{temperature:g}"
+            label = tag("p", f"{name}, temperature {temperature:g}", class_="setting")
+            parts.append(tag("div", label, *body, class_="panel", data_when=when(**chosen) or None))
+    return parts
+
+
+def _one(example: Mapping[str, Any], name: str, colours: Colours) -> Markup:
+    steps = mappings(example.get("steps"))
+    counted: dict[str, int] = {}
+    for step in steps:
+        for piece in mappings(step.get("pieces")):
+            proposer = str(piece.get("proposer") or "target")
+            counted[proposer] = counted.get(proposer, 0) + 1
+    total = sum(counted.values())
+    passes = len(steps)
+    if not total:
+        return tag("p", "This text is empty.", class_="none")
+    drafted = total - sum(count for proposer, count in counted.items() if proposer in OWN)
+    said = f"{total} tokens in {passes} {'pass' if passes == 1 else 'passes'}: {drafted / total:.0%} were drafted, the rest is the target's own."
+    entries = [
+        (_kind(proposer, colours), f"{'the target itself' if proposer in OWN else proposer} {count / total:.0%}")
+        for proposer, count in sorted(counted.items(), key=lambda item: (item[0] in OWN, -item[1]))
+    ]
+    refused = any(sequence(step.get("rejected")) for step in steps)
+    toggle = (
+        tag("label", tag("input", type="checkbox", class_="refusals"), "show refused drafts", class_="toggle")
+        if refused
+        else None
+    )
+    prompt = str(example.get("prompt") or "")
+    return tag(
+        "div",
+        tag("p", said),
+        tag("div", legend(entries), toggle, class_="bar-above"),
+        tag(
+            "pre",
+            tag("span", prompt, class_="prompt") if prompt else None,
+            *(_step(place, step, colours) for place, step in enumerate(steps, 1)),
+            class_="text",
+            tabindex="0",
+            aria_label=f"Text by {name}",
+        ),
+        class_="example",
+    )
+
+
+def _kind(proposer: str, colours: Colours) -> str:
+    return "own" if proposer in OWN else colours.of(proposer)
+
+
+def _step(place: int, step: Mapping[str, Any], colours: Colours) -> Markup:
+    pieces = [
+        (str(piece.get("text") or ""), str(piece.get("proposer") or "target")) for piece in mappings(step.get("pieces"))
+    ]
+    refused = [str(text) for text in sequence(step.get("rejected")) if str(text)]
+    kept = sum(proposer not in OWN for _, proposer in pieces)
+    hint = f"pass {place}: {len(pieces)} {'token' if len(pieces) == 1 else 'tokens'}, {kept} drafted"
+    written = [tag("span", text, class_=f"by {_kind(proposer, colours)}") for text, proposer in pieces]
+    if not refused:
+        return tag("span", *written, class_="step", data_hint=hint)
+    shown = [_on_one_line(text) for text in refused]
+    # What was refused stood where the target's own token came: after the drafted ones.
+    struck = tag("span", *(tag("del", text) for text in shown), class_="refused")
+    return tag(
+        "span",
+        *written[:kept],
+        struck,
+        *written[kept:],
+        class_="step",
+        data_hint=f"{hint}\nrefused: {'  |  '.join(shown)}",
+    )
+
+
+def _on_one_line(text: str, most: int = 60) -> str:
+    text = text.replace("\n", "⏎").replace("\t", "⇥")
+    return text if len(text) <= most else text[: most - 1] + "…"

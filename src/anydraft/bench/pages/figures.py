@@ -1,0 +1,134 @@
+"""The summary of a benchmark, read leniently: whatever a failed contender lacks is None or empty.
+
+A figure that is not a finite number counts as missing, so that no drawing has to ask again.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anydraft.bench.statistics import Interval
+
+PARTS = ("prefill", "draft", "convert", "target", "verify", "other")
+"""Of the time: the prompt, proposing, between vocabularies, target forwards, choosing, the rest."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Setting:
+    """What the reader of the page chooses."""
+
+    temperature: float
+    batch: int
+
+    def __str__(self) -> str:
+        return f"temperature {self.temperature:g}, batch {self.batch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One contender at one setting; seconds, bytes, and intervals of 95 %.
+
+    Attributes:
+        speedup: over plain decoding of the same engine; None for plain decoding itself.
+        speedup_transformers: over transformers' own `generate`.
+        acceptance: by depth, of the drafts that reached it (`reached`).
+        equal: texts equal to plain decoding's, and how many were compared.
+    """
+
+    contender: str
+    engine: str
+    setting: Setting
+    prompts: int
+    problems: tuple[str, ...]
+    tokens_per_second: Interval | None
+    speedup: Interval | None
+    speedup_transformers: Interval | None
+    tau: Interval | None
+    cost: Interval | None
+    acceptance: tuple[float, ...]
+    reached: tuple[int, ...]
+    seconds_per_token: dict[str, float]
+    first_token: float | None
+    peak_memory: float | None
+    equal: tuple[int, int] | None
+    first_difference: Mapping[str, Any]
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a speed to show."""
+        return self.tokens_per_second is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is an engine's plain decoding: measured, and compared with nothing."""
+        return self.measured and self.speedup is None and not self.acceptance
+
+
+def read(summary: Mapping[str, Any]) -> list[Figures]:
+    """The rows of a summary."""
+    return [_figures(row) for row in mappings(summary.get("rows"))]
+
+
+def settings(rows: Iterable[Figures]) -> list[Setting]:
+    """All that were measured, in order."""
+    return sorted({row.setting for row in rows})
+
+
+def contenders(rows: Iterable[Figures]) -> list[str]:
+    """Names, in the order in which they first appear."""
+    return list(dict.fromkeys(row.contender for row in rows))
+
+
+def _figures(row: Mapping[str, Any]) -> Figures:
+    reached = [int(count) for value in sequence(row.get("reached")) if (count := number(value)) is not None]
+    acceptance = [number(value) or 0.0 for value in sequence(row.get("acceptance"))]
+    deep = sum(count > 0 for count in reached) if reached else len(acceptance)
+    spent = row.get("seconds_per_token")
+    spent = spent if isinstance(spent, Mapping) else {}
+    equal = [number(value) for value in sequence(row.get("equal"))]
+    difference = row.get("first_difference")
+    return Figures(
+        contender=str(row.get("contender") or "unnamed"),
+        engine=str(row.get("engine") or "anydraft"),
+        setting=Setting(number(row.get("temperature")) or 0.0, int(number(row.get("batch")) or 1)),
+        prompts=int(number(row.get("prompts")) or 0),
+        problems=tuple(dict.fromkeys(str(text) for key in ("errors", "failures") for text in sequence(row.get(key)))),
+        tokens_per_second=interval(row.get("tokens_per_second")),
+        speedup=interval(row.get("speedup")),
+        speedup_transformers=interval(row.get("speedup_transformers")),
+        tau=interval(row.get("tau")),
+        cost=interval(row.get("cost")),
+        acceptance=tuple(acceptance[:deep]),
+        reached=tuple(reached[:deep]),
+        seconds_per_token={part: seconds for part in PARTS if (seconds := number(spent.get(part))) is not None},
+        first_token=number(row.get("first_token")),
+        peak_memory=number(row.get("peak_memory")),
+        equal=(int(equal[0]), int(equal[1])) if len(equal) == 2 and equal[0] is not None and equal[1] else None,
+        first_difference=difference if isinstance(difference, Mapping) else {},
+    )
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def interval(value: object) -> Interval | None:
+    """A figure with its interval; the interval is the figure itself where none is known."""
+    if not isinstance(value, Mapping) or (middle := number(value.get("value"))) is None:
+        return None
+    low, high = number(value.get("low")), number(value.get("high"))
+    return Interval(middle, middle if low is None else low, middle if high is None else high)
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """A list, or nothing."""
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list."""
+    return [item for item in sequence(value) if isinstance(item, Mapping)]

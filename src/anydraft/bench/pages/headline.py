@@ -1,0 +1,53 @@
+"""The top of the page: the result in one sentence, its figures large, and what else must be known to read it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anydraft.bench.pages.figures import Figures
+from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.words import best, finding, remarks
+
+
+def headline(rows: Sequence[Figures]) -> list[Markup]:
+    """Sentence, figures and remarks of one setting."""
+    parts = [tag("h1", finding(rows))]
+    winner = best(rows, "anydraft") or best(rows)
+    if winner is not None:
+        parts.append(tag("dl", *_tiles(winner), class_="tiles"))
+    said = remarks(rows)
+    return [*parts, tag("ul", *(tag("li", text) for text in said), class_="remarks")] if said else parts
+
+
+def _tiles(row: Figures) -> list[Markup]:
+    tiles = []
+    if row.speedup:
+        tiles.append(
+            _tile("times plain decoding", f"{row.speedup.value:.2f}×", f"{row.speedup.low:.2f}–{row.speedup.high:.2f}")
+        )
+    if row.tokens_per_second:
+        speed = row.tokens_per_second
+        tiles.append(_tile("tokens a second", f"{speed.value:,.0f}", f"{speed.low:,.0f}–{speed.high:,.0f}"))
+    if row.tau:
+        tiles.append(_tile("tokens per pass, tau", f"{row.tau.value:.2f}", f"{row.tau.low:.2f}–{row.tau.high:.2f}"))
+    if row.cost:
+        tiles.append(_tile("cost of a pass, c", f"{row.cost.value:.2f}", f"{row.cost.low:.2f}–{row.cost.high:.2f}"))
+    if row.equal:
+        tiles.append(_tile("texts with the same tokens", f"{row.equal[0]} of {row.equal[1]}", "as plain decoding's"))
+    return tiles
+
+
+def _tile(name: str, value: str, below: str) -> Markup:
+    return tag("div", tag("dt", name), tag("dd", value, tag("small", below)))
+
+
+def caveats(provenance: Mapping[str, Any]) -> list[Markup]:
+    """What a reader has to be told before any figure: a target that was made to cost more than it is."""
+    enlarged = next((value for key, value in provenance.items() if "enlarge" in key and value), None)
+    if enlarged is None:
+        return []
+    said = "" if enlarged is True else f" ({enlarged})"
+    text = (
+        f"The target is an enlarged one{said}: a small model padded to a larger one's real cost,"
+        " which says the same as before. Its texts are the small model's."
+    )
+    return [tag("p", text, class_="caveat")]

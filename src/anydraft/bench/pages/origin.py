@@ -1,0 +1,36 @@
+"""Where the figures come from, and the command that takes them again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from anydraft.bench.pages.figures import sequence
+from anydraft.bench.pages.markup import Markup, tag
+
+FIRST = ("date", "cpu", "accelerator", "threads", "cores", "dtype", "load_average")
+
+
+def origin(provenance: Mapping[str, Any]) -> list[Markup]:
+    """The command, and everything else that was noted, as a list of terms."""
+    if not provenance:
+        return [tag("p", "Nothing is known about how these figures were taken.", class_="none")]
+    parts: list[Markup] = []
+    if provenance.get("command"):
+        parts += [tag("p", "Run it again:"), tag("pre", str(provenance["command"]), class_="command", tabindex="0")]
+    names = [name for name in FIRST if name in provenance]
+    names += [name for name in provenance if name not in names and name != "command"]
+    terms = [
+        tag("div", tag("dt", name.replace("_", " ")), tag("dd", _said(provenance[name])))
+        for name in names
+        if provenance[name] not in (None, "", [], {})
+    ]
+    return [*parts, tag("dl", *terms, class_="terms")]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_said(part)}" for key, part in value.items() if part is not None)
+    if sequence(value):
+        return ", ".join(_said(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
