@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from anydraft.drafters.draft_model import DraftModel
-from anydraft.drafters.draws import recorded, sampled, shared, warped
+from anydraft.drafters.draws import drawn_bounds, recorded, sampled, shared, siblings, warped
 from anydraft.lm import LanguageModel
 from anydraft.row import Row
 from anydraft.tree import Bounds, Children, DraftTree, Growth
@@ -87,18 +87,17 @@ class AssistantDrafter:
         position = row.position + growth.depth(frontier[0])
         if self.verification == "rejection":
             children, q = sampled(scores, row, position, self._drawn[row], self.eos_token_ids)
-            self._probs[row][frontier[0]] = recorded([q], self.vocab_size)[0]
+            self._probs[row][frontier[0]] = recorded(q, self.vocab_size)
             return children
         noise = None if row.noise is None else row.noise.at(position)[: scores.shape[-1]]
         return shared(scores, noise, growth.branch, self.eos_token_ids)
 
     def _bounded(self, row: Row, bound: Bounds) -> Bounds:
+        if self.verification == "rejection":
+            self._drawn[row] = siblings(bound)
+            return drawn_bounds(bound, self._drawn[row])
         depth = min(bound.depth, bound.target_depth)
-        if self.verification != "rejection":
-            return replace(bound, depth=min(depth, bound.nodes) if bound.branch == 1 else depth)
-        self._drawn[row] = 1 if bound.chain_only else min(bound.branch, max(1, bound.width))
-        depth = min(depth, bound.nodes // self._drawn[row])
-        return Bounds(depth, 1, 1 << 30)
+        return replace(bound, depth=min(depth, bound.nodes) if bound.branch == 1 else depth)
 
     def _context(self, row: Row) -> list[int]:
         first, size = self._first[row], self.lm.vocab_size

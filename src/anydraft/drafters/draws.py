@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from anydraft.row import Row
-from anydraft.tree import Children
+from anydraft.tree import Bounds, Children
 
 
 def warped(row: Row, logits: torch.Tensor) -> torch.Tensor:
@@ -59,12 +57,28 @@ def sampled(
 SIBLING = -1e9
 
 
-def recorded(probs: Sequence[torch.Tensor], vocab_size: int) -> list[torch.Tensor]:
-    """Proposals padded or cut to the target's vocabulary."""
-    fitted = []
-    for q in probs:
-        padded = q.new_zeros(vocab_size)
-        count = min(len(q), vocab_size)
-        padded[:count] = q[:count]
-        fitted.append(padded)
-    return fitted
+def siblings(bound: Bounds) -> int:
+    """Children drawn per node, for `sampled`."""
+    return 1 if bound.chain_only else max(1, min(bound.branch, bound.width, bound.nodes))
+
+
+def drawn_bounds(bound: Bounds, count: int) -> Bounds:
+    """Bounds of a draft with `count` children per node drawn: one node is expanded per level.
+
+    Whether a node is expanded must not depend on what is drawn there, so no limit looks at scores.
+    """
+    return Bounds(min(bound.depth, bound.target_depth, bound.nodes // count), 1, 1 << 30)
+
+
+def recorded(q: torch.Tensor, vocab_size: int, vocabulary: torch.Tensor | None = None) -> torch.Tensor:
+    """Proposals (..., V') over the target's vocabulary (..., vocab_size).
+
+    Args:
+        vocabulary: (V',) target ids of q; None where q has the target's own, from 0 on.
+    """
+    whole = q.new_zeros((*q.shape[:-1], vocab_size))
+    if vocabulary is not None:
+        return whole.index_copy_(-1, vocabulary.to(q.device), q)
+    count = min(q.shape[-1], vocab_size)
+    whole[..., :count] = q[..., :count]
+    return whole

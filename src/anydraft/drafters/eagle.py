@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from anydraft.drafters.draws import recorded, sampled, shared, warped
+from anydraft.drafters.draws import drawn_bounds, recorded, sampled, shared, siblings, warped
 from anydraft.drafters.eagle_cache import PairCache, Pairs
 from anydraft.networks.eagle import EagleNetwork
 from anydraft.row import Row
@@ -148,9 +148,7 @@ class EagleDrafter:
         position = row.position + draft.growth.depth(draft.frontier[0])
         if draft.rejection:
             children, q = sampled(scores, row, position, draft.rejection, self._enders)
-            if self.vocabulary is not None:
-                q = q.new_zeros(self.vocab_size).index_copy(0, self.vocabulary.to(q.device), q)
-            draft.probs[draft.frontier[0]] = recorded([q], self.vocab_size)[0]
+            draft.probs[draft.frontier[0]] = recorded(q, self.vocab_size, self.vocabulary)
         else:
             noise = None if row.noise is None else row.noise.at(position)
             if noise is not None:
@@ -181,9 +179,8 @@ class _Growing:
         self.row = row
         self.rejection = 0
         if verification == "rejection":
-            # Whether a node is expanded must not depend on what is drawn: no limit looks at scores.
-            self.rejection = 1 if bounds.chain_only else min(bounds.branch, max(1, bounds.width), bounds.nodes)
-            bounds = Bounds(min(bounds.depth, bounds.nodes // self.rejection), 1, 1 << 30)
+            self.rejection = siblings(bounds)
+            bounds = drawn_bounds(bounds, self.rejection)
         elif bounds.branch == 1:
             bounds = replace(bounds, depth=min(bounds.depth, bounds.nodes))
         self.bounds = bounds

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from transformers.generation import TemperatureLogitsWarper
 
-from anydraft.drafters.draws import SIBLING, warped
+from anydraft.drafters.draws import SIBLING, recorded, warped
 from anydraft.row import Row
 
 
@@ -87,13 +87,7 @@ class Lockstep:
         ranks = torch.full_like(keys, SIBLING)
         ranks[:, 0] = 0.0
         ranks = ranks.masked_fill(keys == -torch.inf, -torch.inf)
-        return index[:, None], ranks[:, None], self._complete(logs.exp())
-
-    def _complete(self, q: torch.Tensor) -> torch.Tensor:
-        """Proposals (B, V') over the whole vocabulary."""
-        if self.vocabulary is None:
-            return q
-        return q.new_zeros((len(q), self.vocab_size)).index_copy_(1, self.vocabulary, q)
+        return index[:, None], ranks[:, None], recorded(logs.exp(), self.vocab_size, self.vocabulary)
 
     def _warped(self, logits: torch.Tensor) -> torch.Tensor:
         scores = logits.float()

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from anydraft.drafters.draws import recorded, sampled, warped
+from anydraft.drafters.draws import drawn_bounds, recorded, sampled, siblings, warped
 from anydraft.networks.medusa import RANKS, MedusaNetwork
 from anydraft.row import Row
 from anydraft.target import Target
@@ -136,20 +136,21 @@ class MedusaDrafter:
 
     def _drawn(self, row: Row, logits: torch.Tensor, bound: Bounds) -> DraftTree:
         """Children drawn without replacement at every depth from logits (depth, V'), one of them continued."""
-        branch = 1 if bound.chain_only else min(bound.branch, max(1, bound.width), bound.nodes)
-        depth = min(len(logits), bound.nodes // branch)
+        branch = siblings(bound)
+        limits = drawn_bounds(bound, branch)
+        depth = min(len(logits), limits.depth)
         scores = warped(row, logits[:depth])
         if self._ids is not None:
             scores = scores.new_full((depth, self.vocab_size), -math.inf).index_copy_(1, self._ids, scores)
         probs: dict[int, torch.Tensor] = {}
         growth = Growth()
-        steps = grow(Bounds(depth, 1, 1 << 30), growth)
+        steps = grow(replace(limits, depth=depth), growth)
         with suppress(StopIteration):
             frontier = next(steps)
             for above in range(depth):
                 position = row.position + above
                 children, q = sampled(scores[above : above + 1], row, position, branch, self.eos_token_ids)
-                probs[frontier[0]] = recorded([q], self.vocab_size)[0]
+                probs[frontier[0]] = recorded(q, self.vocab_size)
                 frontier = steps.send(children)
         return DraftTree(tuple(growth.tokens), tuple(growth.parents), probs=probs)
 

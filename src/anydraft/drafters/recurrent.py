@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from anydraft.drafters.beams import Replay, replayed, search
+from anydraft.drafters.draws import drawn_bounds, siblings
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recollection import Recollection
 from anydraft.networks.folded import FoldedLean
@@ -99,26 +100,25 @@ class RecurrentDrafter:
     @torch.inference_mode()
     def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """One tree per row; empty for a row of which no hidden state is known."""
+        drawn = self.verification == "rejection"
         groups: dict[tuple[int, int], list[int]] = {}
         for i, (row, bound) in enumerate(zip(rows, bounds, strict=True)):
             if row in self._states and min(bound.depth, bound.target_depth, bound.nodes) > 0:
-                groups.setdefault((bound.width, bound.branch), []).append(i)
+                key = (1, siblings(bound)) if drawn else (bound.width, bound.branch)
+                groups.setdefault(key, []).append(i)
         drafts = [DraftTree.EMPTY] * len(rows)
-        for places in groups.values():
-            trees = self._trees([rows[i] for i in places], [bounds[i] for i in places])
+        for (_, branch), places in groups.items():
+            trees = self._trees([rows[i] for i in places], [bounds[i] for i in places], branch)
             for i, tree in zip(places, trees, strict=True):
                 drafts[i] = tree
         return drafts
 
-    def _trees(self, rows: list[Row], bounds: list[Bounds]) -> list[DraftTree]:
-        """Trees of rows whose bounds have one width and branch."""
+    def _trees(self, rows: list[Row], bounds: list[Bounds], branch: int) -> list[DraftTree]:
+        """Trees of rows whose bounds have one width; `branch` children are looked at, or drawn, per node."""
         drawn = self.verification == "rejection"
-        branch = bounds[0].branch
-        if drawn:
-            branch = 1 if bounds[0].chain_only else min(branch, max(1, bounds[0].width))
         if self._eager:  # every level that is enqueued is paid for, looked at or not
             bounds = [replace(bound, depth=min(bound.depth, self._deepest)) for bound in bounds]
-        limits = [_drawn_bounds(bound, branch) if drawn else _bounds(bound) for bound in bounds]
+        limits = [drawn_bounds(bound, branch) if drawn else _bounds(bound) for bound in bounds]
         lockstep = Lockstep(rows, branch, vocab_size=self.vocab_size, vocabulary=self.vocabulary, device=self._device)
         levels = search(
             self._steps,
@@ -150,11 +150,6 @@ class RecurrentDrafter:
 def _bounds(bound: Bounds) -> Bounds:
     """A tree of n nodes is at most n deep."""
     return replace(bound, depth=min(bound.depth, bound.target_depth, bound.nodes))
-
-
-def _drawn_bounds(bound: Bounds, branch: int) -> Bounds:
-    """One node expanded per level, whatever is drawn there: proposals must not depend on what came of them."""
-    return Bounds(min(bound.depth, bound.target_depth, bound.nodes // branch), 1, 1 << 30)
 
 
 def _drawn_tree(row: Replay) -> DraftTree:
