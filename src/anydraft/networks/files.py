@@ -39,12 +39,21 @@ def read_config(name_or_path: str | os.PathLike[str], revision: str | None = Non
         except (OSError, HfHubHTTPError, HFValidationError) as problem:
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
             raise BrokenCheckpoint(f"{name_or_path} is no folder, and no hub repository: {first}") from problem
+    return read_object(path, "save or download it again")
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        BrokenCheckpoint: it cannot be read, or holds something else; with the remedy.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as problem:
-        raise BrokenCheckpoint(f"{path} cannot be read ({problem}); save or download it again") from problem
+        raise BrokenCheckpoint(f"{path} cannot be read ({problem}); {remedy}") from problem
     if not isinstance(content, dict):
-        raise BrokenCheckpoint(f"{path} holds a {type(content).__name__} instead of an object")
+        raise BrokenCheckpoint(f"{path} holds a {type(content).__name__} instead of an object; {remedy}")
     return content
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict
-from anydraft.networks.files import write_whole
+from anydraft.networks.files import read_object, write_whole
 from anydraft.training.settings import differences
 
 STATE = "state.pt"
 RUN = "run.json"
 DONE = "training.json"
+ANEW = "remove it to start anew"
 
 
 class Checkpoints:
@@ -39,10 +40,10 @@ class Checkpoints:
             OptionConflict: the folder is another training's, and what differs.
         """
         if (self.folder / RUN).is_file():
-            self._same(_read(self.folder / RUN))
+            self._same(read_object(self.folder / RUN, ANEW))
         if not (self.out / DONE).is_file():
             return None
-        content = _read(self.out / DONE)
+        content = read_object(self.out / DONE, ANEW)
         self._same(content.get("run", {}))
         return content
 
@@ -103,13 +104,3 @@ class Checkpoints:
 
 def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise BrokenCheckpoint(f"{path} cannot be read ({problem}); remove it to start anew") from problem
-    if not isinstance(content, dict):
-        raise BrokenCheckpoint(f"{path} holds a {type(content).__name__} instead of an object; remove it")
-    return content
