@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,21 @@ def test_other_settings_in_the_same_folder(whole: tuple[Path, Path], tmp_path: P
     with pytest.raises(OptionConflict, match=r"shards without a provenance\.json"):
         distill(tiny.target("llama"), prompts, tmp_path, SETTINGS)
     assert contents(out) == before
+
+
+def test_a_part_of_the_target_that_was_not_seen_is_no_other_target(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of offloaded or quantised weights nothing is known, and names say nothing."""
+    prompts, out = whole
+    folder = shutil.copytree(out, tmp_path / "same")
+    story = json.loads((folder / "provenance.json").read_text())
+    whole_print = story["target"]["fingerprint"]
+    story["target"] |= {"name": "moved", "fingerprint": f"unknown-{whole_print.split('-', 1)[1]}"}
+    (folder / "provenance.json").write_text(json.dumps(story))
+    assert distill(tiny.target("llama"), prompts, folder, SETTINGS, **SMALL).made == 0
+    story["target"] |= {"fingerprint": f"unknown-{whole_print.split('-', 1)[1][::-1]}"}
+    (folder / "provenance.json").write_text(json.dumps(story))
+    with pytest.raises(OptionConflict, match="target fingerprint"):
+        distill(tiny.target("llama"), prompts, folder, SETTINGS, **SMALL)
 
 
 def test_two_at_once_in_one_folder(whole: tuple[Path, Path]) -> None:

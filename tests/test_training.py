@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -39,7 +40,7 @@ from anydraft.training.objectives import Objective
 from anydraft.training.progress import Progress
 from anydraft.training.settings import Settings
 from anydraft.training.teacher import Teacher
-from anydraft.training.train import train
+from anydraft.training.train import open_corpus, train
 from anydraft.training.trainer import Trainer
 
 DEPTH = 3
@@ -550,6 +551,28 @@ def test_other_settings_in_the_same_folder_are_refused(data: Path, tmp_path: Pat
         trained(data, tmp_path, **RESUMED, listener=stop_at(3), checkpoint_minutes=1e-9)
     with pytest.raises(OptionConflict, match="seed was 0 and is 1"):
         trained(data, tmp_path, **RESUMED, seed=1)
+
+
+def test_another_name_and_a_part_unseen_are_the_same_target(data: Path, unbroken: Path, tmp_path: Path) -> None:
+    """A moved folder, or a part of the weights that could not be read, is no other target; other weights are."""
+    mine = TargetIdentity.of(tiny.model("llama")).to_dict()
+    print_ = str(mine["fingerprint"])
+    unseen = f"{print_[: print_.rindex('-')]}-unknown"
+    folder = shutil.copytree(unbroken, tmp_path / "same")
+    note = folder / "training.json"
+    content = json.loads(note.read_text())
+    assert content["run"]["target"] == mine
+    for found, refused in (({"name": "moved", "fingerprint": unseen}, False), ({"fingerprint": print_[::-1]}, True)):
+        content["run"]["target"] = {**mine, **found}
+        note.write_text(json.dumps(content))
+        with pytest.raises(OptionConflict, match="target was") if refused else contextlib.nullcontext():
+            assert trained(data, folder, **RESUMED)["step"] == RESUMED["steps"]
+    for found, refused in (({"name": "moved", "fingerprint": unseen}, False), ({"fingerprint": print_[::-1]}, True)):
+        provenance = json.loads((data / "provenance.json").read_text())
+        other = shutil.copytree(data, tmp_path / f"data{refused}")
+        (other / "provenance.json").write_text(json.dumps({**provenance, "target": {**mine, **found}}))
+        with pytest.raises(WrongTarget) if refused else contextlib.nullcontext():
+            open_corpus(other, tiny.model("llama"), tiny.byte_level())
 
 
 def stop_at(step: int) -> Any:

@@ -57,6 +57,14 @@ class TargetIdentity:
         """As JSON."""
         return asdict(self)
 
+    def same_as(self, other: TargetIdentity) -> bool:
+        """Whether nothing that is known of both says that they are two targets; names say nothing."""
+        return (
+            self.hidden_size == other.hidden_size
+            and self.vocab_size == other.vocab_size
+            and self.same_weights(other)
+        )
+
     def same_weights(self, other: TargetIdentity) -> bool:
         """Whether nothing that is known of both says that their weights differ."""
         if self.fingerprint is None or other.fingerprint is None:

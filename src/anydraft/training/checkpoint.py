@@ -13,11 +13,13 @@ import torch
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict
 from anydraft.networks.files import read_object, write_whole
+from anydraft.networks.identity import TargetIdentity
 from anydraft.training.settings import differences
 
 STATE = "state.pt"
 RUN = "run.json"
 DONE = "training.json"
+TARGET = "target"
 ANEW = "remove it to start anew"
 
 
@@ -26,7 +28,8 @@ class Checkpoints:
 
     Args:
         out: where the trained network goes; the state lies in `checkpoint` below.
-        run: description of the training (settings, data, target, network); another one's state is refused.
+        run: description of the training (settings, data, network; its "target" is a `TargetIdentity` as JSON); another
+            one's state is refused.
     """
 
     def __init__(self, out: Path, run: dict[str, Any]) -> None:
@@ -94,12 +97,22 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _same(self, theirs: dict[str, Any]) -> None:
-        found = differences(self.run, theirs)
+        found = differences({**self.run, TARGET: None}, {**theirs, TARGET: None})
+        if not _same_target(self.run.get(TARGET), theirs.get(TARGET)):
+            found += differences({TARGET: self.run.get(TARGET)}, {TARGET: theirs.get(TARGET)})
         if found:
             raise OptionConflict(
                 f"{self.out} holds another training: {'; '.join(found)}. Give the same options to go on with it, or "
                 "another --out"
             )
+
+
+def _same_target(mine: Any, theirs: Any) -> bool:
+    """Whether two targets, as JSON, may be one; those of which nothing can be read are if they are equal."""
+    try:
+        return TargetIdentity.from_dict(mine).same_as(TargetIdentity.from_dict(theirs))
+    except TypeError:
+        return bool(mine == theirs)
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def begin(folder: Path, target: Target, prompts: PromptSet, settings: Settings, 
         OptionConflict: the folder was begun with other settings, or is none of distilled data.
     """
     digest = TokenBytes.of(target.tokenizer).digest if target.tokenizer is not None else None
-    identity = TargetIdentity.of(target.model).to_dict()
-    made = {"target": identity, "tokenizer": digest, "prompts": prompts.to_dict(), "settings": asdict(settings)}
+    identity = TargetIdentity.of(target.model)
+    asked = {"prompts": prompts.to_dict(), "settings": asdict(settings)}
+    made = {"target": identity.to_dict(), "tokenizer": digest, **asked}
     if not (folder / PROVENANCE).exists():
         if shard_paths(folder):
             raise OptionConflict(f"{folder} holds shards without a {PROVENANCE}; give another folder")
@@ -35,7 +37,7 @@ def begin(folder: Path, target: Target, prompts: PromptSet, settings: Settings, 
         return _running(folder, story, wanted)
     story = read_provenance(folder)
     now = made | {"dtype": str(target.dtype).removeprefix("torch.")}
-    differences = [
+    differences = _other_target(story.get("target"), identity) + [
         f"{name} {there!r} there, {here!r} here"
         for (name, there), here in zip(_compared(story), (value for _, value in _compared(now)), strict=True)
         if there != here
@@ -55,19 +57,31 @@ def _running(folder: Path, story: dict[str, Any], wanted: int) -> dict[str, Any]
 
 
 def _compared(story: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What must be the same for a run to go on: name and value, in a fixed order."""
+    """What must be the same for a run to go on, beside the target: name and value, in a fixed order."""
 
     def part(name: str) -> dict[str, Any]:
         value = story.get(name)
         return value if isinstance(value, dict) else {}
 
-    target, prompts, settings = part("target"), part("prompts"), part("settings")
+    prompts, settings = part("prompts"), part("settings")
     return [
-        *((f"target {name}", target.get(name)) for name in ("hidden_size", "vocab_size", "fingerprint")),
         ("tokenizer", story.get("tokenizer")),
         ("dtype", story.get("dtype")),
         *((f"prompts {name}", prompts.get(name)) for name in ("sha256", "cut")),
         *((name, settings.get(name)) for name in Settings.__dataclass_fields__),
+    ]
+
+
+def _other_target(theirs: Any, mine: TargetIdentity) -> list[str]:
+    """How the target there is not this one; empty where it may be."""
+    with suppress(TypeError):
+        if TargetIdentity.from_dict(theirs).same_as(mine):
+            return []
+    there = theirs if isinstance(theirs, dict) else {}
+    return [
+        f"target {name} {there.get(name)!r} there, {getattr(mine, name)!r} here"
+        for name in ("hidden_size", "vocab_size", "fingerprint")
+        if there.get(name) != getattr(mine, name)
     ]
 
 

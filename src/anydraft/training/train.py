@@ -107,7 +107,8 @@ def train(
     run = {
         **settings.to_dict(),
         "kind": kind,
-        "network": network.config.to_dict(),
+        "target": target.identity.to_dict(),
+        "network": {name: value for name, value in network.config.to_dict().items() if name != "target"},
         "data": dataset.digest,
         "processes": accelerator.num_processes,
         "target_dtype": str(model.dtype).removeprefix("torch."),
@@ -182,9 +183,7 @@ def open_corpus(data: str | Path, model: PreTrainedModel, tokenizer: Any, glob: 
     theirs = corpus.provenance.get("target")
     if isinstance(theirs, dict):
         made, mine = TargetIdentity.from_dict(theirs), TargetIdentity.of(model)
-        sizes = (made.hidden_size, made.vocab_size) == (mine.hidden_size, mine.vocab_size)
-        prints = None in (made.fingerprint, mine.fingerprint) or made.fingerprint == mine.fingerprint
-        if not (sizes and prints):
+        if not made.same_as(mine):
             raise WrongTarget(
                 f"the data in {data} are answers of {made.name!r}, and the target is {mine.name!r} with other weights; "
                 "a drafter learns its own target's answers: give that target, or distil again with this one"
