@@ -20,13 +20,13 @@ from anydraft.errors import AnydraftError, ContextOverflow, OptionConflict, Toke
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training import shards as shards_module
 from anydraft.training.corpus import PROVENANCE, Corpus
-from anydraft.training.distill import Progress, distill
-from anydraft.training.plan import Settings
+from anydraft.training.distill import AnswerProgress, distill
+from anydraft.training.plan import AnswerSettings
 from anydraft.training.prompts import read_prompts, token_ids
 from anydraft.training.race import Race
 
 LENGTHS = (11, 3, 19, 1, 7, 7, 30, 2, 13, 5, 5, 24, 17, 9)
-SETTINGS = Settings(max_new_tokens=8, seed=3)
+SETTINGS = AnswerSettings(max_new_tokens=8, seed=3)
 SMALL: dict[str, Any] = {"batch_size": 3, "shard_size": 5}
 
 
@@ -111,10 +111,10 @@ def test_answers_end_with_the_end_of_sequence(whole: tuple[Path, Path], tmp_path
 
 @pytest.mark.parametrize(("share", "temperatures"), [(0.0, {0.0}), (1.0, {0.7})])
 def test_the_sampled_share(tmp_path: Path, share: float, temperatures: set[float]) -> None:
-    settings = Settings(max_new_tokens=2, sampled_share=share, temperature=0.7)
+    settings = AnswerSettings(max_new_tokens=2, sampled_share=share, temperature=0.7)
     distill(tiny.target("llama"), write_prompts(tmp_path), tmp_path / "out", settings, limit=5)
     assert {record["temperature"] for record in records(tmp_path / "out")} == temperatures
-    coins = [Settings(sampled_share=0.3, seed=1).sampled(index) for index in range(4000)]
+    coins = [AnswerSettings(sampled_share=0.3, seed=1).sampled(index) for index in range(4000)]
     assert abs(sum(coins) / len(coins) - 0.3) < 0.03
 
 
@@ -177,7 +177,7 @@ def test_resuming_after_a_kill_at_any_byte(whole: tuple[Path, Path], tmp_path: P
 
 
 def test_resuming_after_an_interrupt(whole: tuple[Path, Path], tmp_path: Path) -> None:
-    def stop(state: Progress) -> None:
+    def stop(state: AnswerProgress) -> None:
         if state.made:
             raise KeyboardInterrupt
 
@@ -230,9 +230,9 @@ def test_other_settings_in_the_same_folder(whole: tuple[Path, Path], tmp_path: P
     prompts, out = whole
     before = contents(out)
     with pytest.raises(OptionConflict, match=r"max_new_tokens 8 there, 9 here.*another folder"):
-        distill(tiny.target("llama"), prompts, out, Settings(max_new_tokens=9, seed=3))
+        distill(tiny.target("llama"), prompts, out, AnswerSettings(max_new_tokens=9, seed=3))
     with pytest.raises(OptionConflict, match="seed 3 there, 4 here"):
-        distill(tiny.target("llama"), prompts, out, Settings(max_new_tokens=8, seed=4))
+        distill(tiny.target("llama"), prompts, out, AnswerSettings(max_new_tokens=8, seed=4))
     with pytest.raises(OptionConflict, match="target fingerprint"):
         distill(tiny.target("qwen2"), prompts, out, SETTINGS)
     other = tmp_path / "other.jsonl"
@@ -277,7 +277,7 @@ def test_prompts_too_long_for_the_context(tmp_path: Path) -> None:
     with pytest.raises(ContextOverflow, match=r"none of the 1 prompts.*context of 256"):
         distill(tiny.target("llama"), path, tmp_path / "none", SETTINGS)
     with pytest.raises(ContextOverflow, match="max_new_tokens=256 leaves no room"):
-        distill(tiny.target("llama"), path, tmp_path / "none", Settings(max_new_tokens=256))
+        distill(tiny.target("llama"), path, tmp_path / "none", AnswerSettings(max_new_tokens=256))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_prompts_that_are_none(tmp_path: Path, name: str, content: str, words: s
 )
 def test_settings_out_of_range(options: dict[str, float]) -> None:
     with pytest.raises(OptionConflict, match=next(iter(options))):
-        Settings(**options)  # type: ignore[arg-type]
+        AnswerSettings(**options)  # type: ignore[arg-type]
 
 
 # Prompts. ---------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ def test_a_run_that_goes_on_is_not_complete_until_its_end(whole: tuple[Path, Pat
     assert Corpus.open(tmp_path).incomplete is None
     said: list[str | None] = []
 
-    def look(state: Progress) -> None:
+    def look(state: AnswerProgress) -> None:
         said.append(Corpus.open(tmp_path).incomplete)
 
     distill(tiny.target("llama"), whole[0], tmp_path, SETTINGS, watch=look, **SMALL)

@@ -37,8 +37,8 @@ from anydraft.training.estimate import Tally, count
 from anydraft.training.factory import new_network
 from anydraft.training.features import Cached, Computed
 from anydraft.training.objectives import Objective
-from anydraft.training.progress import Progress
-from anydraft.training.settings import Settings
+from anydraft.training.progress import TrainingProgress
+from anydraft.training.settings import TrainingSettings
 from anydraft.training.teacher import Teacher
 from anydraft.training.train import open_corpus, train
 from anydraft.training.trainer import Trainer
@@ -103,8 +103,8 @@ def write_data(folder: Path, corpus: Corpus, **provenance: Any) -> Path:
 
 
 def trained(data: Path | str, out: Path, kind: str = "redrafter", steps: int = 6, **options: Any) -> dict[str, Any]:
-    own = {name: options.pop(name) for name in list(options) if name in Settings.__dataclass_fields__}
-    settings = Settings(**{**QUICK, "steps": steps, **own})
+    own = {name: options.pop(name) for name in list(options) if name in TrainingSettings.__dataclass_fields__}
+    settings = TrainingSettings(**{**QUICK, "steps": steps, **own})
     return train(kind, tiny.model("llama"), tiny.byte_level(), data, out, settings, **options)
 
 
@@ -329,7 +329,7 @@ def test_the_target_keeps_its_precision_while_a_network_is_estimated(dataset: Da
             return super().of(dataset, indices)
 
     network = new_network("redrafter", model, dataset, vocabulary=None, depth=DEPTH, seed=0)
-    trainer = Trainer(network, Watched(model), dataset, Settings(**{**QUICK, "steps": 1, "precision": "bf16"}))
+    trainer = Trainer(network, Watched(model), dataset, TrainingSettings(**{**QUICK, "steps": 1, "precision": "bf16"}))
     assert trainer.estimate() is not None
     assert set(seen) == {torch.float32}
 
@@ -371,7 +371,8 @@ def test_micro_batches_add_up_to_one(dataset: Dataset) -> None:
     def gradients(tokens: int, accumulate: int) -> dict[str, torch.Tensor]:
         model = tiny.model("llama")
         network = new_network("redrafter", model, dataset, vocabulary=None, depth=DEPTH, seed=0)
-        settings = Settings(**{**QUICK, "steps": 1, "batch_tokens": tokens, "accumulate": accumulate, "clip": 1e9})
+        own = {"steps": 1, "batch_tokens": tokens, "accumulate": accumulate, "clip": 1e9}
+        settings = TrainingSettings(**{**QUICK, **own})
         trainer = Trainer(network, Computed(model), dataset, settings)
         found: dict[str, torch.Tensor] = {}
         trainer.optimizers.step = lambda rate: found.update(  # type: ignore[method-assign]
@@ -506,7 +507,7 @@ def test_interrupted_inside_a_step_the_weights_are_the_same(
 
 
 def test_control_c_ends_and_saves_after_the_step(data: Path, unbroken: Path, tmp_path: Path) -> None:
-    def press(progress: Progress, share: float, speed: float) -> None:
+    def press(progress: TrainingProgress, share: float, speed: float) -> None:
         if progress.step == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -576,7 +577,7 @@ def test_another_name_and_a_part_unseen_are_the_same_target(data: Path, unbroken
 
 
 def stop_at(step: int) -> Any:
-    def listener(progress: Progress, share: float, speed: float) -> None:
+    def listener(progress: TrainingProgress, share: float, speed: float) -> None:
         if progress.step == step:
             raise Stop
 

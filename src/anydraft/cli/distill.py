@@ -14,8 +14,8 @@ from anydraft.cli.loading import load_decoder, status, stderr, warm_up
 if TYPE_CHECKING:
     from anydraft.decoder import Decoder
     from anydraft.target import Target
-    from anydraft.training.distill import Progress
-    from anydraft.training.plan import Settings
+    from anydraft.training.distill import AnswerProgress
+    from anydraft.training.plan import AnswerSettings
     from anydraft.training.prompts import PromptSet
 
 PROMPTS = "Prompts"
@@ -80,10 +80,10 @@ def distill(
     Stop it at any time: the same command goes on where it stopped.
     """
     warm_up()
-    from anydraft.training.plan import Settings
+    from anydraft.training.plan import AnswerSettings
     from anydraft.training.prompts import read_prompts
 
-    settings = Settings(
+    settings = AnswerSettings(
         sampled_share=sampled_share, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
     )
     with status("reading prompts"):
@@ -127,14 +127,13 @@ def answer(
     target: Decoder | Target,
     texts: PromptSet,
     out: Path,
-    settings: Settings,
+    settings: AnswerSettings,
     batch_size: int | None = None,
     shard_size: int = SHARD_SIZE,
     limit: int | None = None,
-) -> Progress:
+) -> AnswerProgress:
     """Distil under a progress bar; `anydraft train --prompts` does it too."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from anydraft.training.distill import distill
 
@@ -145,10 +144,10 @@ def answer(
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=stderr(), transient=True, speed_estimate_period=600) as bar:
+    with Progress(*columns, console=stderr(), transient=True, speed_estimate_period=600) as bar:
         task = bar.add_task("answers", total=None, speed="")
 
-        def watch(state: Progress) -> None:
+        def watch(state: AnswerProgress) -> None:
             with_ = f" ({state.drafter or 'plain'})" if state.made else ""
             speed = f"{state.tokens_per_second:.0f} tokens/s{with_}" if state.made else ""
             bar.update(task, completed=state.answers + state.skipped, total=state.total, speed=speed)

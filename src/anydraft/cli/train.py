@@ -16,7 +16,7 @@ from anydraft.cli.loading import resolve, status, stderr, warm_up
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from anydraft.training.progress import Progress as State
+    from anydraft.training.progress import TrainingProgress
 
 LENGTH = "How long"
 LEARNING = "Learning"
@@ -145,10 +145,10 @@ def train(
 
     from anydraft.pretrained import load_model, load_tokenizer
     from anydraft.training.processes import is_main, own_device
-    from anydraft.training.settings import Settings
+    from anydraft.training.settings import TrainingSettings
     from anydraft.training.train import train as run
 
-    settings = Settings(
+    settings = TrainingSettings(
         objective=objective,  # type: ignore[arg-type]
         depth=depth if depth is not None else 1 if kind == Kind.eagle else 6,
         depth_decay=depth_decay,
@@ -216,14 +216,14 @@ def _answers(
     from anydraft.cli.distill import answer
     from anydraft.errors import OptionConflict
     from anydraft.target import Target
-    from anydraft.training.plan import Settings
+    from anydraft.training.plan import AnswerSettings
     from anydraft.training.processes import number
     from anydraft.training.prompts import read_prompts
 
     if number() > 1:
         raise OptionConflict("--prompts is for one process; run `anydraft distill` first and give its folder as --data")
     texts = read_prompts(prompts, glob=glob or "*", seed=seed)
-    answer(Target(model, tokenizer), texts, folder, Settings(seed=seed))
+    answer(Target(model, tokenizer), texts, folder, AnswerSettings(seed=seed))
     return str(folder)
 
 
@@ -261,7 +261,7 @@ class _Bar:
         """While hidden states are computed."""
         self.progress.update(self.task, description="the target's hidden states", total=total, completed=done)
 
-    def __call__(self, progress: State, share: float, speed: float) -> None:
+    def __call__(self, progress: TrainingProgress, share: float, speed: float) -> None:
         """After every step."""
         found = progress.estimate
         said = f"  {found['tokens_per_pass']:.2f} tokens/pass{_covers(found)}" if found else ""

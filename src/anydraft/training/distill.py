@@ -22,7 +22,7 @@ from anydraft.row import Row
 from anydraft.session import RowStep
 from anydraft.target import Target
 from anydraft.training.corpus import wrong_with
-from anydraft.training.plan import Plan, Planned, Settings
+from anydraft.training.plan import AnswerSettings, Plan, Planned
 from anydraft.training.prompts import PromptSet, read_prompts
 from anydraft.training.race import Race
 from anydraft.training.shards import Shards
@@ -30,7 +30,7 @@ from anydraft.training.story import begin, write
 
 
 @dataclass(frozen=True)
-class Progress:
+class AnswerProgress:
     """How far a distillation is.
 
     Attributes:
@@ -61,13 +61,13 @@ def distill(
     target: Decoder | Target,
     prompts: PromptSet | str | Path,
     out: str | Path,
-    settings: Settings | None = None,
+    settings: AnswerSettings | None = None,
     *,
     batch_size: int | None = None,
     shard_size: int = 2048,
     limit: int | None = None,
-    watch: Callable[[Progress], None] | None = None,
-) -> Progress:
+    watch: Callable[[AnswerProgress], None] | None = None,
+) -> AnswerProgress:
     """Answer prompts and write the answers; go on where an earlier run with the same settings stopped.
 
     Args:
@@ -75,7 +75,7 @@ def distill(
             with the faster.
         prompts: from `read_prompts`, or a path for it.
         out: folder for the shards and provenance.json.
-        settings: default: `Settings()`.
+        settings: default: `AnswerSettings()`.
         batch_size: rows decoded together; default: 64 on a CPU, 256 on a GPU.
         shard_size: answers per file.
         limit: use only so many prompts; a later run may have more.
@@ -86,7 +86,7 @@ def distill(
         ContextOverflow: no prompt fits the model's context.
         OSError: the disk is full; all that was written stays good.
     """
-    settings = settings or Settings()
+    settings = settings or AnswerSettings()
     if isinstance(target, Decoder):
         if target.verification == "rejection":
             raise OptionConflict(
@@ -112,7 +112,8 @@ def distill(
     with Shards(folder, shard_size, wrong_with) as shards:
         story = begin(folder, target, prompts, settings, len(prompts.items[:limit]))
         plan = Plan(target, prompts, settings, limit)
-        state = Progress(len(shards.known), plan.total, tokens=sum(kept["tokens"] for kept in shards.known.values()))
+        tokens = sum(kept["tokens"] for kept in shards.known.values())
+        state = AnswerProgress(len(shards.known), plan.total, tokens=tokens)
         if watch is not None:
             watch(state)
         for batch in plan.batches(batch_size):
@@ -125,7 +126,7 @@ def distill(
                 records = [record for record, wanted in zip(records, missing, strict=True) if wanted]
                 shards.append(records)
                 tokens = sum(len(record["answer"]) for record in records)
-                state = Progress(
+                state = AnswerProgress(
                     len(shards.known),
                     plan.total,
                     plan.skipped,
@@ -143,12 +144,12 @@ def distill(
                 f"none of the {plan.total} prompts leaves room for max_new_tokens={settings.max_new_tokens} in the "
                 f"model's context of {target.context_length}; give shorter ones, or lower it"
             )
-        state = Progress(**{**asdict(state), "skipped": plan.skipped})
+        state = AnswerProgress(**{**asdict(state), "skipped": plan.skipped})
         write(folder, story | {"complete": True, "counts": _counts(shards, plan)})
     return state
 
 
-def _raced(race: Race, batch: Sequence[Planned], settings: Settings) -> tuple[Decoder, list[dict[str, Any]]]:
+def _raced(race: Race, batch: Sequence[Planned], settings: AnswerSettings) -> tuple[Decoder, list[dict[str, Any]]]:
     """A batch answered by the fastest decoder, or by the one whose turn it is to show its speed."""
     kind = batch[0].sampled
     while True:
@@ -166,7 +167,7 @@ def _raced(race: Race, batch: Sequence[Planned], settings: Settings) -> tuple[De
             return decoder, _records(batch, rows, settings)
 
 
-def _rows(decoder: Decoder, batch: Sequence[Planned], settings: Settings) -> list[Row]:
+def _rows(decoder: Decoder, batch: Sequence[Planned], settings: AnswerSettings) -> list[Row]:
     """Rows of a batch; the noise of each is its own."""
     rows: list[Row] = []
     for planned in batch:
@@ -175,7 +176,7 @@ def _rows(decoder: Decoder, batch: Sequence[Planned], settings: Settings) -> lis
     return rows
 
 
-def _records(batch: Sequence[Planned], rows: Sequence[Row], settings: Settings) -> list[dict[str, Any]]:
+def _records(batch: Sequence[Planned], rows: Sequence[Row], settings: AnswerSettings) -> list[dict[str, Any]]:
     """What is written of finished rows."""
     return [
         {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from anydraft.networks.network import DrafterNetwork
-from anydraft.training.settings import Settings
+from anydraft.training.settings import TrainingSettings
 
 BETAS = (0.9, 0.95)
 
@@ -18,7 +18,7 @@ class Optimizers:
     Muon's updates are scaled to the size of AdamW's, so that both take the same learning rate.
     """
 
-    def __init__(self, network: DrafterNetwork, settings: Settings) -> None:
+    def __init__(self, network: DrafterNetwork, settings: TrainingSettings) -> None:
         matrices: list[torch.nn.Parameter] = []
         rest: list[torch.nn.Parameter] = []
         for parameter in network.parameters():

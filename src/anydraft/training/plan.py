@@ -23,7 +23,7 @@ COIN = 0xC014
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class AnswerSettings:
     """What answers depend on, beside target and prompts.
 
     Args:
@@ -74,7 +74,7 @@ class Planned:
 class Plan:
     """The plan: batches in a fixed order, each all greedy or all sampled and of similar length."""
 
-    def __init__(self, target: Target, prompts: PromptSet, settings: Settings, limit: int | None) -> None:
+    def __init__(self, target: Target, prompts: PromptSet, settings: AnswerSettings, limit: int | None) -> None:
         self.target = target
         self.items = prompts.items[:limit]
         self.settings = settings

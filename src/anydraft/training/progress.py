@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a training is; saved with it.
 
     Attributes:
@@ -39,5 +39,5 @@ class Progress:
 class Listener(Protocol):
     """Is told how it goes (a progress bar)."""
 
-    def __call__(self, progress: Progress, share: float, speed: float) -> None:
+    def __call__(self, progress: TrainingProgress, share: float, speed: float) -> None:
         """After every step: share of the run that is done, tokens per second of this sitting."""

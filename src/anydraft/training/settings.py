@@ -15,7 +15,7 @@ FIRST_LEVEL = "first level only"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """Everything that decides about the weights besides data, target and network.
 
     Exactly one of minutes, steps and epochs says how long. With minutes the schedule follows the time spent; with

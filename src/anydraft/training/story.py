@@ -15,12 +15,12 @@ from anydraft.networks.identity import TargetIdentity
 from anydraft.target import Target
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.training.corpus import PROVENANCE, read_provenance
-from anydraft.training.plan import Settings
+from anydraft.training.plan import AnswerSettings
 from anydraft.training.prompts import PromptSet
 from anydraft.training.shards import shard_paths
 
 
-def begin(folder: Path, target: Target, prompts: PromptSet, settings: Settings, wanted: int) -> dict[str, Any]:
+def begin(folder: Path, target: Target, prompts: PromptSet, settings: AnswerSettings, wanted: int) -> dict[str, Any]:
     """Write the provenance file, or compare with the one that is there; it says "not complete" from here on.
 
     Raises:
@@ -68,7 +68,7 @@ def _compared(story: dict[str, Any]) -> list[tuple[str, Any]]:
         ("tokenizer", story.get("tokenizer")),
         ("dtype", story.get("dtype")),
         *((f"prompts {name}", prompts.get(name)) for name in ("sha256", "cut")),
-        *((name, settings.get(name)) for name in Settings.__dataclass_fields__),
+        *((name, settings.get(name)) for name in AnswerSettings.__dataclass_fields__),
     ]
 
 

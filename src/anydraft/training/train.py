@@ -22,7 +22,7 @@ from anydraft.training.factory import new_network
 from anydraft.training.features import Cached, Computed
 from anydraft.training.log import Format, check_log, open_log
 from anydraft.training.progress import Listener
-from anydraft.training.settings import Settings
+from anydraft.training.settings import TrainingSettings
 from anydraft.training.trainer import Trainer
 
 RAW = "raw:"
@@ -41,7 +41,7 @@ def train(
     tokenizer: Any,
     data: str | Path,
     out: str | Path,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     vocabulary: int | None = None,
     glob: str | None = None,

@@ -32,8 +32,8 @@ from anydraft.training.log import Log
 from anydraft.training.objectives import Objective
 from anydraft.training.optimizers import Optimizers
 from anydraft.training.processes import agreed, seeded
-from anydraft.training.progress import Listener, Progress
-from anydraft.training.settings import FIRST_LEVEL, ONE_LEVEL, Settings
+from anydraft.training.progress import Listener, TrainingProgress
+from anydraft.training.settings import FIRST_LEVEL, ONE_LEVEL, TrainingSettings
 from anydraft.training.teacher import Teacher
 
 SMOOTHING = 0.95
@@ -60,7 +60,7 @@ class Trainer:
         network: DrafterNetwork,
         target: Computed,
         dataset: Dataset,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
         checkpoints: Checkpoints | None = None,
         log: Log | None = None,
@@ -95,7 +95,7 @@ class Trainer:
         if settings.compile:
             self.unroll = Compiled(network)
         self.optimizers = Optimizers(network, settings)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.best: dict[str, Tensor] | None = None
         self.steps = settings.steps
         if settings.epochs is not None:
@@ -110,7 +110,7 @@ class Trainer:
             return self.progress.step / self.steps
         return self.progress.seconds / (60 * (self.settings.minutes or 1.0))
 
-    def run(self) -> Progress:
+    def run(self) -> TrainingProgress:
         """Train to the end; the network then has the weights of the best estimate (of the end, without estimates).
 
         Ctrl-C ends it after the current step, which is saved.
@@ -181,7 +181,7 @@ class Trainer:
             return
         self.network.load_state_dict(state["network"])
         self.optimizers.load_state_dict(state["optimizers"])
-        self.progress, self.best = Progress(**state["progress"]), state["best"]
+        self.progress, self.best = TrainingProgress(**state["progress"]), state["best"]
 
     def _step(self, batches: Iterator[tuple[Ints, int, int]]) -> tuple[float, float]:
         """One step of the optimizer; mean loss per row, and the learning rate."""
