@@ -12,11 +12,10 @@ import typer
 from anydraft.cli import options as opt
 from anydraft.cli.generate import print_json
 from anydraft.cli.loading import resolve, status, stderr, warm_up
+from anydraft.cli.training_bar import TrainingBar, covers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from anydraft.training.progress import TrainingProgress
 
 LENGTH = "How long"
 LEARNING = "Learning"
@@ -181,7 +180,7 @@ def train(
         data = _answers(model, tokenizer, prompts, Path(out) / "answers", glob, seed)
         glob = None
     console = stderr()
-    with _Bar(is_main()) as bar:
+    with TrainingBar(is_main()) as bar:
         done = run(
             kind.value,
             model,
@@ -204,7 +203,7 @@ def train(
         print_json(done)
         return
     found = done["estimate"]
-    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated{_covers(found)}" if found else ""
+    said = f", {found['tokens_per_pass']:.2f} tokens per pass estimated{covers(found)}" if found else ""
     words = f"{out}: {done['step']} steps, {done['tokens']:,} tokens, {done['seconds'] / 60:.1f} minutes{said}"
     console.print(words, markup=False)
 
@@ -225,45 +224,3 @@ def _answers(
     texts = read_prompts(prompts, glob=glob or "*", seed=seed)
     answer(Target(model, tokenizer), texts, folder, AnswerSettings(seed=seed))
     return str(folder)
-
-
-def _covers(estimate: dict[str, Any]) -> str:
-    """What an estimate leaves out, in brackets."""
-    return f" ({estimate['covers']})" if "covers" in estimate else ""
-
-
-class _Bar:
-    """Progress, loss and the newest estimate while a training runs."""
-
-    def __init__(self, shown: bool) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=stderr(),
-            transient=True,
-            disable=not shown,
-        )
-        self.task = self.progress.add_task("reading the data", total=None)
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *problem: Any) -> None:
-        self.progress.stop()
-
-    def prepare(self, done: int, total: int) -> None:
-        """While hidden states are computed."""
-        self.progress.update(self.task, description="the target's hidden states", total=total, completed=done)
-
-    def __call__(self, progress: TrainingProgress, share: float, speed: float) -> None:
-        """After every step."""
-        found = progress.estimate
-        said = f"  {found['tokens_per_pass']:.2f} tokens/pass{_covers(found)}" if found else ""
-        words = f"step {progress.step}  loss {progress.loss:.3f}  {speed:,.0f} tokens/s{said}"
-        self.progress.update(self.task, description=words, total=1.0, completed=share)
