@@ -104,7 +104,12 @@ def example(contender: str, temperature: float, proposers: tuple[str, ...]) -> d
         if words:
             pieces.append({"text": words.pop(0), "proposer": "target"})
         steps.append({"pieces": pieces, "rejected": ["return n\n", "\treturn"] if draw.random() < 0.4 else []})
-    return {"contender": contender, "temperature": temperature, "prompt": "def fibonacci(n: int) -> int:\n", "steps": steps}
+    return {
+        "contender": contender,
+        "temperature": temperature,
+        "prompt": "def fibonacci(n: int) -> int:\n",
+        "steps": steps,
+    }
 
 
 def summary() -> dict[str, Any]:

@@ -6,12 +6,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60.0
+# The browser reads descriptor 3 and writes descriptor 4, whatever numbers the pipes have here.
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(number), fcntl.F_DUPFD_CLOEXEC, 10) for number in sys.argv[1:3]]
+for wanted, end in zip((3, 4), ends):
+    os.dup2(end, wanted)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find() -> str | None:
@@ -30,7 +39,6 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
-        # The browser reads descriptor 3 and writes descriptor 4; a shell puts the pipes there, whatever their numbers.
         options = [
             "--headless=new",
             "--no-sandbox",
@@ -44,7 +52,7 @@ class Browser:
             f"--user-data-dir={profile}",
         ]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "sh", program, *options, "about:blank"],
+            [sys.executable, "-c", LAUNCH, str(commands), str(answers), program, *options, "about:blank"],
             pass_fds=(commands, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -128,9 +136,13 @@ class Browser:
     def place(self, selector: str) -> tuple[float, float]:
         """The middle of the first such element that is shown, scrolled into view."""
         x, y = self.evaluate(
-            f"""(() => {{
-                const shown = [...document.querySelectorAll({json.dumps(selector)})].find((e) => e.getClientRects().length);
+            f"""(async () => {{
+                const found = [...document.querySelectorAll({json.dumps(selector)})];
+                const shown = found.find((element) => element.getClientRects().length);
                 shown.scrollIntoView({{ block: "center", behavior: "instant" }});
+                const frame = () => new Promise((done) => requestAnimationFrame(done));
+                await frame(); // the scrolling is told to the page before the next frame
+                await frame();
                 const box = shown.getBoundingClientRect();
                 return [box.x + box.width / 2, box.y + box.height / 2];
             }})()"""

@@ -14,7 +14,7 @@ from typing import Any
 from anydraft.bench.pages import acceptance, cost, example, origin, speed, table, times
 from anydraft.bench.pages.colours import Colours
 from anydraft.bench.pages.figures import Figures, mappings, read
-from anydraft.bench.pages.headline import caveats, headline
+from anydraft.bench.pages.headline import caveats, headline, subtitle
 from anydraft.bench.pages.markup import Markup, escape, tag
 from anydraft.bench.pages.panels import controls, panels, section, switch, when
 
@@ -33,7 +33,7 @@ def page(summary: Mapping[str, Any]) -> str:
     title = str(summary.get("title") or "What drafting gains")
     body = tag(
         "body",
-        tag("header", tag("p", title, class_="title"), *caveats(provenance)),
+        tag("header", tag("p", title, tag("span", subtitle(provenance)), class_="title"), *caveats(provenance)),
         controls(row.setting for row in rows),
         tag("main", *_sections(rows, colours, mappings(summary.get("examples")), provenance)),
         tag("footer", "Written by anydraft bench. This page loads nothing and sends nothing."),
@@ -67,9 +67,9 @@ def _sections(
         nothing = tag("h1", "Nothing was measured"), tag("p", "The benchmark has no results to show.")
         return [
             section("finding", "The finding", *nothing),
-            section("origin", "Where this comes from", *origin.origin(provenance)),
+            section("origin", "Where this comes from", tag("h2", "How it was measured"), *origin.origin(provenance)),
         ]
-    ends = cost.limits(rows)
+    ends, high = cost.limits(rows), acceptance.highest(rows)
     longest = max((times.total(row) for row in rows), default=0.0) or 1.0
     temperatures = sorted({row.setting.temperature for row in rows})
     return [
@@ -83,7 +83,7 @@ def _sections(
         section(
             "acceptance",
             "Acceptance by depth",
-            *panels(rows, lambda mine: [tag("h2", acceptance.title(mine)), *acceptance.chart(mine, colours)]),
+            *panels(rows, lambda mine: [tag("h2", acceptance.title(mine)), *acceptance.chart(mine, colours, high)]),
         ),
         section(
             "times",
@@ -99,8 +99,13 @@ def _sections(
                 else [tag("p", "No text was kept.", class_="none")]
             ),
         ),
-        section("table", "All figures", *panels(rows, lambda mine: table.table(mine, colours))),
-        section("origin", "Where this comes from", *origin.origin(provenance)),
+        section(
+            "table",
+            "All figures",
+            tag("h2", "Every figure, with its 95 % interval"),
+            *panels(rows, lambda mine: table.table(mine, colours)),
+        ),
+        section("origin", "Where this comes from", tag("h2", "How it was measured"), *origin.origin(provenance)),
     ]
 
 
@@ -113,7 +118,7 @@ def _speed(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
         first = speed.chart(speed.over_own(mine), colours, high=far_own, base="plain decoding, same engine")
         if not any(row.speedup_transformers for row in rows):
             return [*parts, first]
-        second = speed.chart(speed.over_transformers(mine), colours, high=far_others, base="transformers' own generate")
+        second = speed.chart(speed.over_transformers(mine), colours, high=far_others, base="transformers’ own generate")
         return [
             *parts,
             tag("div", first, data_when=when(base="own")),
@@ -123,7 +128,7 @@ def _speed(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
     chosen = switch(
         "base",
         "Compared with",
-        [("own", "plain decoding of the same engine"), ("transformers", "transformers' generate")],
+        [("own", "plain decoding of the same engine"), ("transformers", "transformers’ generate")],
     )
     several = any(row.speedup_transformers for row in rows)
     note = tag(

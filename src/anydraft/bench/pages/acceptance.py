@@ -1,8 +1,9 @@
 """Acceptance by depth: how often the first, second, ... drafted token was kept; points thin out with their drafts."""
 
+import math
 from collections.abc import Sequence
 
-from anydraft.bench.pages.colours import Colours, legend
+from anydraft.bench.pages.colours import Colours
 from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, shorten, write
 from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup, tag
@@ -28,8 +29,8 @@ def title(rows: Sequence[Figures]) -> str:
         return "Nothing was drafted"
     row = max(known, key=lambda row: row.acceptance[0])
     others = len(known) > 1
-    return f"{row.contender}'s first guess holds {row.acceptance[0]:.0%} of the time" + (
-        ", more often than any other's" if others else ""
+    return f"{row.contender}’s first guess holds {row.acceptance[0]:.0%} of the time" + (
+        ", more often than any other’s" if others else ""
     )
 
 
@@ -41,8 +42,14 @@ def depth_of(row: Figures) -> int:
     return min(enough.index(False) if False in enough else len(enough), len(row.acceptance), DEEPEST)
 
 
-def chart(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
-    """The drawing and, for narrow pages, its legend."""
+def highest(rows: Sequence[Figures]) -> float:
+    """The top of the scale: a quarter above which nothing lies."""
+    most = max((share for row in shown(rows) for share in row.acceptance), default=1.0)
+    return min(1.0, max(0.25, math.ceil(most * 4 + 0.2) / 4))
+
+
+def chart(rows: Sequence[Figures], colours: Colours, high: float) -> list[Markup]:
+    """The drawing up to a share of `high` and, for narrow pages, its legend."""
     known = shown(rows)
     if not known:
         return [tag("p", "No contender drafted anything here.", class_="none")]
@@ -52,9 +59,9 @@ def chart(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
         narrow = width == NARROW
         names = 0.0 if narrow else column([row.contender for row in known], 200) + 16
         across = Scale(1, deepest, 52, width - names - 14)
-        up = Scale(0, 1, 250 if narrow else 300, 14)
+        up = Scale(0, high, 250 if narrow else 300, 14)
         parts = []
-        for share in (0, 0.25, 0.5, 0.75, 1):
+        for share in (quarter / 4 for quarter in range(int(high * 4) + 1)):
             parts.append(line(44, up(share), across.end + 8, up(share), "grid"))
             parts.append(write(36, up(share) + 4, f"{share:.0%}", "tick", "end"))
         every = 2 if deepest > 10 and narrow else 1
@@ -73,7 +80,8 @@ def chart(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
         f"{row.contender}: {', '.join(f'{share:.0%}' for share in row.acceptance[: depth_of(row)])}" for row in known
     )
     drawing = figure(draw, title="Acceptance by depth", description="; ".join(said), note=NOTE)
-    return [legend(((colours.of(row.contender), row.contender) for row in known), class_="legend only-narrow"), drawing]
+    names = (tag("li", colours.key(row.contender), row.contender) for row in known)
+    return [tag("ul", *names, class_="legend only-narrow"), drawing]
 
 
 def _weight(row: Figures, depth: int) -> float:

@@ -53,9 +53,18 @@ class Colours:
         }[kind]
         return tag("polygon", points=" ".join(f"{x + dx * size:.1f},{y + dy * size:.1f}" for dx, dy in corners))
 
+    def key(self, name: str) -> Markup:
+        """The mark of a name, for a legend."""
+        mark = self.mark(name, 6, 6, 4.4)
+        return tag(
+            "svg", mark, width=12, height=12, viewBox="0 0 12 12", class_=f"key {self.of(name)}", aria_hidden="true"
+        )
 
-def legend(entries: Iterable[tuple[str, str]], *, class_: str = "legend") -> Markup:
+
+def legend(entries: Iterable[tuple[str, str]]) -> Markup:
     """Names with their colours: (class of the style sheet, name)."""
     return tag(
-        "ul", *(tag("li", tag("i", class_=f"chip {kind}"), name, class_=kind) for kind, name in entries), class_=class_
+        "ul",
+        *(tag("li", tag("i", class_=f"chip {kind}"), name, class_=kind) for kind, name in entries),
+        class_="legend",
     )

@@ -6,7 +6,7 @@ The distance between the two is the speedup, tau / c; where c lies to the right 
 from collections.abc import Sequence
 
 from anydraft.bench.pages.colours import Colours
-from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, log_ticks, shorten, write
+from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, log_ticks, room, shorten, write
 from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup, tag
 from anydraft.bench.pages.words import between
@@ -25,7 +25,8 @@ def title(rows: Sequence[Figures]) -> str:
     most = max(known, key=lambda row: row.tau.value if row.tau else 0.0)
     if most.tau is None or most.cost is None:
         return ""
-    return f"{most.contender} brings {most.tau.value:.2f} tokens a pass, and its pass costs {most.cost.value:.2f} plain ones"
+    brings, costs = f"{most.tau.value:.2f}", f"{most.cost.value:.2f}"
+    return f"{most.contender} brings {brings} tokens a pass, and its pass costs {costs} plain ones"
 
 
 def shown(rows: Sequence[Figures]) -> list[Figures]:
@@ -74,58 +75,34 @@ def chart(rows: Sequence[Figures], colours: Colours, ends: tuple[float, float]) 
 def _row(
     row: Figures, scale: Scale, y: float, names: float, width: int, colours: Colours, *, narrow: bool
 ) -> list[Markup]:
-    tau, cost = row.tau, row.cost
+    tau, cost, kind = row.tau, row.cost, colours.of(row.contender)
     if tau is None or cost is None:
         return []
-    name = row.contender
-    gained = tau.value >= cost.value
     left, right = sorted((scale(cost.value), scale(tau.value)))
-    label = (
-        write(0, y - 26, shorten(name, width - 8), "name")
-        if narrow
-        else write(0, y + 4, shorten(name, names - 8), "name")
-    )
-    texts = [(scale(cost.value), f"c {cost.value:.2f}"), (scale(tau.value), f"tau {tau.value:.2f}")]
-    texts.sort()
-    (first, before), (second, after) = texts
-    if right - left < 110:  # side by side would touch: one left, one right of the marks
-        places = [(max(first, names + 70) if first - 66 < names else first, "end"), (second, "start")]
-        if first - 70 < names:  # no room on the left: both on the right, as one text
-            return _marks(
-                row, scale, y, label, [write(left, y - 11, f"{before} · {after}", "small")], colours, gained=gained
-            )
-    else:
-        places = [(first, "middle"), (second, "middle")]
-        places[0] = (max(first - 20, names), "start")
-        places[1] = (min(second + 24, width), "end")
-    labels = [
-        write(where, y - 11, text, "small", anchor)
-        for (where, anchor), text in zip(places, (before, after), strict=True)
-    ]
-    return _marks(row, scale, y, label, labels, colours, gained=gained)
-
-
-def _marks(
-    row: Figures, scale: Scale, y: float, label: Markup, labels: list[Markup], colours: Colours, *, gained: bool
-) -> list[Markup]:
-    tau, cost = row.tau, row.cost
-    if tau is None or cost is None:
-        return []
-    hint = (
-        f"{row.contender}\ntau {tau.value:.2f}, 95 % interval {between(tau)}\n"
-        f"c {cost.value:.2f}, 95 % interval {between(cost)}\ntau / c = {tau.value / cost.value if cost.value else 0:.2f}"
-    )
-    left, right = sorted((scale(cost.value), scale(tau.value)))
-    kind = colours.of(row.contender)
+    speedup = f"\ntau / c = {tau.value / cost.value:.2f}" if cost.value > 0 else ""
     return [
         group(
-            hint,
-            label,
-            line(left, y, right, y, f"band {kind} {'' if gained else 'loss'}"),
+            f"{row.contender}\ntau {tau.value:.2f} ({between(tau)})\nc {cost.value:.2f} ({between(cost)}){speedup}",
+            write(0, y - 26, shorten(row.contender, width - 8), "name")
+            if narrow
+            else write(0, y + 4, shorten(row.contender, names - 8), "name"),
+            line(left, y, right, y, f"band {kind}" if tau.value >= cost.value else f"band loss {kind}"),
             line(scale(cost.low), y, scale(cost.high), y, "whisker"),
             line(scale(tau.low), y, scale(tau.high), y, "whisker"),
             tag("circle", cx=scale(cost.value), cy=y, r=6, class_=f"ring {kind}"),
             tag("circle", cx=scale(tau.value), cy=y, r=6, class_=f"dot {kind}"),
-            *labels,
+            *_labels(
+                [(scale(cost.value), f"c {cost.value:.2f}"), (scale(tau.value), f"tau {tau.value:.2f}")], y, width
+            ),
         )
     ]
+
+
+def _labels(texts: list[tuple[float, str]], y: float, width: int) -> list[Markup]:
+    """Both figures above their marks, moved apart where they would touch, and kept inside."""
+    (first, before), (second, after) = sorted(texts)
+    halves = room(before, 12) / 2, room(after, 12) / 2
+    missing = max(0.0, halves[0] + halves[1] + 8 - (second - first)) / 2
+    right = min(second + missing, width - halves[1])
+    left = min(first - missing, right - halves[0] - halves[1] - 8)
+    return [write(left, y - 11, before, "small", "middle"), write(right, y - 11, after, "small", "middle")]

@@ -78,6 +78,16 @@ def shorten(text: str, pixels: float, size: float = 13) -> str:
     return "…"
 
 
+def cut(text: str, pixels: float, size: float = 13) -> str:
+    """The beginning of a text, as far as it fits."""
+    if room(text, size) <= pixels:
+        return text
+    keep = len(text)
+    while keep and room(text[:keep] + "…", size) > pixels:
+        keep -= 1
+    return text[:keep] + "…"
+
+
 def write(x: float, y: float, text: str, class_: str | None = None, anchor: str | None = None) -> Markup:
     """A text at a place; y is its baseline."""
     return tag("text", text, x=float(x), y=float(y), class_=class_, text_anchor=anchor)

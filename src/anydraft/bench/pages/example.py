@@ -46,7 +46,10 @@ def _one(example: Mapping[str, Any], name: str, colours: Colours) -> Markup:
     if not total:
         return tag("p", "This text is empty.", class_="none")
     drafted = total - sum(count for proposer, count in counted.items() if proposer in OWN)
-    said = f"{total} tokens in {passes} {'pass' if passes == 1 else 'passes'}: {drafted / total:.0%} were drafted, the rest is the target's own."
+    said = (
+        f"{total} tokens in {passes} {'pass' if passes == 1 else 'passes'}:"
+        f" {drafted / total:.0%} were drafted, the rest is the target’s own."
+    )
     entries = [
         (_kind(proposer, colours), f"{'the target itself' if proposer in OWN else proposer} {count / total:.0%}")
         for proposer, count in sorted(counted.items(), key=lambda item: (item[0] in OWN, -item[1]))
@@ -60,7 +63,7 @@ def _one(example: Mapping[str, Any], name: str, colours: Colours) -> Markup:
     prompt = str(example.get("prompt") or "")
     return tag(
         "div",
-        tag("p", said),
+        tag("h2", said),
         tag("div", legend(entries), toggle, class_="bar-above"),
         tag(
             "pre",
@@ -89,7 +92,7 @@ def _step(place: int, step: Mapping[str, Any], colours: Colours) -> Markup:
     if not refused:
         return tag("span", *written, class_="step", data_hint=hint)
     shown = [_on_one_line(text) for text in refused]
-    # What was refused stood where the target's own token came: after the drafted ones.
+    # What was refused stood where the target’s own token came: after the drafted ones.
     struck = tag("span", *(tag("del", text) for text in shown), class_="refused")
     return tag(
         "span",

@@ -15,7 +15,11 @@ def headline(rows: Sequence[Figures]) -> list[Markup]:
     if winner is not None:
         parts.append(tag("dl", *_tiles(winner), class_="tiles"))
     said = remarks(rows)
-    return [*parts, tag("ul", *(tag("li", text) for text in said), class_="remarks")] if said else parts
+    return (
+        [*parts, tag("ul", *(tag("li", tag("b", name), ": ", text) for name, text in said), class_="remarks")]
+        if said
+        else parts
+    )
 
 
 def _tiles(row: Figures) -> list[Markup]:
@@ -32,12 +36,24 @@ def _tiles(row: Figures) -> list[Markup]:
     if row.cost:
         tiles.append(_tile("cost of a pass, c", f"{row.cost.value:.2f}", f"{row.cost.low:.2f}–{row.cost.high:.2f}"))
     if row.equal:
-        tiles.append(_tile("texts with the same tokens", f"{row.equal[0]} of {row.equal[1]}", "as plain decoding's"))
+        tiles.append(_tile("identical texts", f"{row.equal[0]} of {row.equal[1]}", "to plain decoding’s"))
     return tiles
 
 
 def _tile(name: str, value: str, below: str) -> Markup:
     return tag("div", tag("dt", name), tag("dd", value, tag("small", below)))
+
+
+def subtitle(provenance: Mapping[str, Any]) -> str:
+    """Machine, precision and day, as far as known."""
+    threads = provenance.get("threads")
+    parts = [
+        provenance.get("accelerator") or provenance.get("cpu"),
+        f"{threads} {'thread' if threads == 1 else 'threads'}" if threads else None,
+        provenance.get("dtype"),
+        str(provenance.get("date") or "")[:10],
+    ]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def caveats(provenance: Mapping[str, Any]) -> list[Markup]:

@@ -15,7 +15,10 @@ def origin(provenance: Mapping[str, Any]) -> list[Markup]:
         return [tag("p", "Nothing is known about how these figures were taken.", class_="none")]
     parts: list[Markup] = []
     if provenance.get("command"):
-        parts += [tag("p", "Run it again:"), tag("pre", str(provenance["command"]), class_="command", tabindex="0")]
+        parts += [
+            tag("p", "Run it again:"),
+            tag("pre", *_by_option(str(provenance["command"])), class_="command", tabindex="0"),
+        ]
     names = [name for name in FIRST if name in provenance]
     names += [name for name in provenance if name not in names and name != "command"]
     terms = [
@@ -24,6 +27,12 @@ def origin(provenance: Mapping[str, Any]) -> list[Markup]:
         if provenance[name] not in (None, "", [], {})
     ]
     return [*parts, tag("dl", *terms, class_="terms")]
+
+
+def _by_option(command: str) -> list[Markup]:
+    """The command, which may break before an option and not within."""
+    first, *others = command.split(" --")
+    return [tag("span", first), *(part for text in others for part in (Markup(" "), tag("span", f"--{text}")))]
 
 
 def _said(value: Any) -> str:

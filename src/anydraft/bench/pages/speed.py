@@ -4,22 +4,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anydraft.bench.pages.colours import Colours
-from anydraft.bench.pages.drawing import NARROW, Scale, bar, column, figure, group, line, room, shorten, ticks, write
+from anydraft.bench.pages.drawing import (
+    NARROW,
+    Scale,
+    bar,
+    column,
+    cut,
+    figure,
+    group,
+    line,
+    room,
+    shorten,
+    ticks,
+    write,
+)
 from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup
 from anydraft.bench.pages.words import between, first, verdict
 from anydraft.bench.statistics import Interval
 
+VALUES = 210
+"""Pixels on the right of a wide drawing, for figures."""
 SAID = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One line of the chart; `speedup` is None where there is none, and `why` says so."""
+    """One line of the chart; `why` is said where there is no speedup; `base`: it is what 1 stands for."""
 
     row: Figures
     speedup: Interval | None
     why: str = ""
+    base: bool = False
 
     @property
     def hint(self) -> str:
@@ -35,26 +51,19 @@ class Bar:
 
 def over_own(rows: Sequence[Figures]) -> list[Bar]:
     """Over plain decoding of the same engine."""
-    return [
-        Bar(row, row.speedup, "plain decoding: what the others are compared with" if row.plain else _why(row))
-        for row in rows
-    ]
+    return [Bar(row, row.speedup, _why(row, row.plain), row.plain) for row in rows]
 
 
 def over_transformers(rows: Sequence[Figures]) -> list[Bar]:
     """Over transformers' own generate."""
-    return [
-        Bar(
-            row,
-            row.speedup_transformers,
-            "what the others are compared with" if row.plain and row.engine == "transformers" else _why(row),
-        )
-        for row in rows
-    ]
+    bases = [row.plain and row.engine == "transformers" for row in rows]
+    return [Bar(row, row.speedup_transformers, _why(row, base), base) for row, base in zip(rows, bases, strict=True)]
 
 
-def _why(row: Figures) -> str:
-    return "nothing to compare with" if row.measured else first(row) if row.problems else "not measured"
+def _why(row: Figures, base: bool) -> str:
+    if base:
+        return "what the others are compared with"
+    return "nothing to compare with" if row.measured else first(row)
 
 
 def furthest(bars: Sequence[Bar]) -> float:
@@ -73,7 +82,7 @@ def chart(bars: Sequence[Bar], colours: Colours, *, high: float, base: str) -> M
     def draw(width: int) -> tuple[float, list[Markup]]:
         narrow = width == NARROW
         names = 0.0 if narrow else column([one.row.contender for one in bars], 220)
-        scale = Scale(0, high, names, width - 12 if narrow else width - 150)
+        scale = Scale(0, high, names, width - 12 if narrow else width - VALUES - 14)
         top, step, thick = 26.0, 50.0 if narrow else 38.0, 18.0
         bottom = top + step * len(bars) + 2
         parts: list[Markup] = []
@@ -81,17 +90,19 @@ def chart(bars: Sequence[Bar], colours: Colours, *, high: float, base: str) -> M
             parts.append(line(scale(tick), top - 4, scale(tick), bottom, "grid"))
             if abs(tick - 1) > 1e-9:
                 parts.append(write(scale(tick), bottom + 16, f"{tick:g}×", "tick", "start" if tick == 0 else "middle"))
+        above: list[Markup] = []  # texts in place of bars, which the line must not cross
         for place, one in enumerate(bars):
             y = top + place * step + (22 if narrow else (step - thick) / 2)
-            parts += _bar(one, scale, y, thick, names, width, colours, narrow=narrow)
+            into = parts if one.speedup or one.base else above
+            into += _bar(one, scale, y, thick, names, width, colours, narrow=narrow)
         label = room(base, 12)
         where = min(max(scale(1), label / 2), width - label / 2)
         parts += [
-            line(scale(1), top - 8, scale(1), bottom, "one"),
+            line(scale(1), top - 6, scale(1), bottom, "one"),
             write(where, top - 13, base, "one-name", "middle"),
             write(scale(1), bottom + 16, "1×", "tick strong", "middle"),
         ]
-        return bottom + 24, parts
+        return bottom + 24, parts + above
 
     return figure(draw, title=f"Speedup over {base}", description="; ".join(known))
 
@@ -99,43 +110,36 @@ def chart(bars: Sequence[Bar], colours: Colours, *, high: float, base: str) -> M
 def _bar(
     one: Bar, scale: Scale, y: float, thick: float, names: float, width: int, colours: Colours, *, narrow: bool
 ) -> list[Markup]:
-    name, middle = one.row.contender, y + thick / 2
-    label = (
-        write(0, y - 6, shorten(name, width - 120), "name")
-        if narrow
-        else write(0, middle + 4.5, shorten(name, names - 8), "name")
-    )
-    value, spread = (width, y - 6, "end") if narrow else (width - 138, middle + 4.5, "start"), 44.0
+    """One line: name, bar and whiskers, figures. On a narrow page the texts stand above the bar."""
+    name, middle, above = one.row.contender, y + thick / 2, y - 6
+    text = above if narrow else middle + 4.5
+    parts = [write(0, text, shorten(name, width - 130 if narrow else names - 8), "name")]
+    if one.row.tokens_per_second is not None and not narrow:
+        parts.append(write(width, text, f"{one.row.tokens_per_second.value:,.0f} tok/s", "muted", "end"))
     if one.speedup is None:
-        plain = one.row.plain
-        shape = [bar(scale(0), y, scale(1) - scale(0), thick, "bar plain")] if plain else []
-        said = "plain decoding" if plain else shorten(one.why, (width if narrow else width - names - 12), 12)
-        parts = [label, *shape]
-        if plain:
-            parts.append(write(*value[:2], "1×" if narrow else said, "muted", value[2]))
+        if one.base:
+            parts.append(bar(scale(0), y, scale(1) - scale(0), thick, "bar plain"))
+            parts.append(
+                write(width, text, "1×", "muted", "end") if narrow else write(width - VALUES, text, "1×", "muted")
+            )
         else:
-            parts.append(write(scale(0) + 2, middle + 4, said, "problem"))
+            left = scale(0) + 2
+            parts.append(write(left, middle + 4, cut(one.why, width - left - (0 if narrow else 90), 12), "problem"))
         return [group(one.hint, *parts)]
     interval, kind = one.speedup, verdict(one.speedup)
     low, high = scale(interval.low), scale(interval.high)
-    figures = [write(*value[:2], f"{interval.value:.2f}×", f"value {kind}", value[2])]
-    said = f"{interval.low:.2f}–{interval.high:.2f}"
-    figures.append(
-        write(width - 44, y - 6, said, "muted", "end")
-        if narrow
-        else write(width - 138 + spread + 4, middle + 4.5, said, "muted")
-    )
-    whisker = [line(low, middle, high, middle, "whisker")]
-    whisker += [line(end, middle - 4, end, middle + 4, "whisker") for end in (low, high)]
-    return [
-        group(
-            f"{one.hint}\n{SAID[kind]}",
-            label,
-            bar(scale(0), y, scale(interval.value) - scale(0), thick, f"bar {colours.of(name)} {kind}"),
-            *whisker,
-            *figures,
-        )
-    ]
+    value, spread = f"{interval.value:.2f}×", f"{interval.low:.2f}–{interval.high:.2f}"
+    parts.append(bar(scale(0), y, scale(interval.value) - scale(0), thick, f"bar {colours.of(name)} {kind}"))
+    parts.append(line(low, middle, high, middle, "whisker"))
+    parts += [line(end, middle - 4, end, middle + 4, "whisker") for end in (low, high)]
+    if narrow:
+        parts += [write(width - 48, text, spread, "muted", "end"), write(width, text, value, f"value {kind}", "end")]
+    else:
+        parts += [
+            write(width - VALUES, text, value, f"value {kind}"),
+            write(width - VALUES + 50, text, spread, "muted"),
+        ]
+    return [group(f"{one.hint}\n{SAID[kind]}", *parts)]
 
 
 def title(rows: Sequence[Figures]) -> str:

@@ -18,7 +18,6 @@ COLUMNS = (
     "first token",
     "peak memory",
     "same tokens",
-    "prompts",
 )
 MISSING = "–"
 
@@ -29,7 +28,13 @@ def table(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
     body = (
         tag(
             "tr",
-            tag("th", tag("i", class_=f"chip {colours.of(row.contender)}"), row.contender, scope="row"),
+            tag(
+                "th",
+                tag("i", class_=f"chip {colours.of(row.contender)}"),
+                row.contender,
+                tag("small", _prompts(row)),
+                scope="row",
+            ),
             *(tag("td", *cell) for cell in _cells(row)),
             class_=None if row.measured else "failed",
         )
@@ -42,7 +47,7 @@ def table(rows: Sequence[Figures], colours: Colours) -> list[Markup]:
 
 def _cells(row: Figures) -> list[list[object]]:
     if not row.measured:
-        return [["failed"], *[[MISSING]] * (len(COLUMNS) - 3), [row.prompts]]
+        return [["failed"] if place == 0 else [MISSING] for place in range(len(COLUMNS) - 1)]
     return [
         _interval(row.tokens_per_second, ".1f"),
         _interval(row.speedup),
@@ -52,8 +57,11 @@ def _cells(row: Figures) -> list[list[object]]:
         [MISSING if row.first_token is None else f"{row.first_token * 1000:,.0f} ms"],
         [MISSING if row.peak_memory is None else memory(row.peak_memory)],
         [MISSING if row.equal is None else f"{row.equal[0]} of {row.equal[1]}"],
-        [row.prompts],
     ]
+
+
+def _prompts(row: Figures) -> str:
+    return f"{row.prompts} {'prompt' if row.prompts == 1 else 'prompts'}"
 
 
 def _interval(figure: Interval | None, spec: str = ".2f") -> list[object]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from anydraft.bench.pages.figures import Figures, Setting
+from anydraft.bench.pages.figures import Figures
 from anydraft.bench.statistics import Interval
 
 Verdict = Literal["faster", "slower", "unclear"]
@@ -69,42 +69,43 @@ def _has_plain(rows: Sequence[Figures]) -> bool:
     return any(row.plain for row in rows)
 
 
-def remarks(rows: Sequence[Figures]) -> list[str]:
-    """What else a reader should know of one setting: peers, losses, what is unclear, what failed or differs."""
+def remarks(rows: Sequence[Figures]) -> list[tuple[str, str]]:
+    """What else a reader should know of one setting, under a name each: who gains too, who loses, what failed."""
     winner = best(rows, "anydraft") or best(rows)
     said = []
     if winner is not None and (over := winner.speedup_transformers) is not None and winner.engine != "transformers":
-        said.append(
-            f"Over transformers' own generate, {winner.contender} is {times(over.value)} times as fast"
-            f" (95 % interval {between(over)})."
-        )
-    for row in rows:
-        if row.speedup is None or row is winner:
-            continue
-        plain = "plain decoding" if row.engine == "anydraft" else f"{row.engine}' plain generate"
-        if verdict(row.speedup) == "slower":
-            said.append(f"{row.contender} is slower than {plain}: {row.speedup.value:.2f} of its speed.")
-        elif verdict(row.speedup) == "unclear":
-            said.append(
-                f"{row.contender} makes no clear difference: {row.speedup.value:.2f} times {plain},"
-                f" interval {between(row.speedup)}."
-            )
-    for row in rows:
-        if row.equal is not None and row.equal[0] < row.equal[1] and row is not winner:
-            said.append(f"{row.contender}: {same_tokens(row).removeprefix('but ')} from plain decoding's.")
-        if not row.measured:
-            said.append(f"{row.contender} could not be measured" + (f": {first(row)}" if row.problems else "."))
-        elif row.problems:
-            said.append(f"{row.contender} had trouble on the way: {first(row)}")
+        fast = f"{times(over.value)} times as fast as transformers’ own generate ({between(over)})"
+        said.append((winner.contender, fast))
+    others = [row for row in rows if row.speedup is not None and verdict(row.speedup) == "faster" and row is not winner]
+    if others:
+        gains = (f"{row.contender} {times(row.speedup.value)} times{_over(row)}" for row in others if row.speedup)
+        said.append(("also faster", ", ".join(gains)))
+    said += [(row.contender, "; ".join(parts)) for row in rows if (parts := _troubles(row, winner))]
     return said
 
 
-def first(row: Figures, most: int = 160) -> str:
+def _troubles(row: Figures, winner: Figures | None) -> list[str]:
+    parts = []
+    if row.speedup is not None and row is not winner:
+        shares = f"{row.speedup.value:.2f} ({between(row.speedup)})"
+        if verdict(row.speedup) == "slower":
+            parts.append(f"slower than plain decoding{_over(row)}, {shares} of its speed")
+        elif verdict(row.speedup) == "unclear":
+            parts.append(f"no clear difference from plain decoding{_over(row)}: {shares} of its speed")
+    if row.equal is not None and row.equal[0] < row.equal[1] and row is not winner:
+        parts.append(same_tokens(row).removeprefix("but "))
+    if not row.measured:
+        parts.append(f"could not be measured: {first(row)}")
+    elif row.problems:
+        parts.append(f"had trouble on the way: {first(row)}")
+    return parts
+
+
+def _over(row: Figures) -> str:
+    return "" if row.engine == "anydraft" else f" (of {row.engine})"
+
+
+def first(row: Figures, most: int = 120) -> str:
     """The first problem of a contender, in one line."""
     text = " ".join((row.problems or ("no reason given",))[0].split())
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def labelled(setting: Setting, several: Sequence[Setting]) -> str:
-    """The setting, where there is more than one."""
-    return str(setting) if len(several) > 1 else ""
