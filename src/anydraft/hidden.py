@@ -70,11 +70,16 @@ class LastHidden:
         return states[-1]
 
 
+def frozen(weight: torch.Tensor) -> torch.Tensor:
+    """A weight outside of training; the same object where it is already (`packing.py` shares what it makes)."""
+    return weight.detach() if weight.requires_grad else weight
+
+
 class OutputHead:
     """From last hidden states to logits, as the model does it.
 
     Attributes:
-        weight: (V, H), the model's own tensor.
+        weight: (V, H), the model's own tensor, or one made of its packed weights.
 
     Raises:
         UnsupportedModel: the model's logits are not those of its head, scaled or capped.
@@ -84,7 +89,7 @@ class OutputHead:
         head = model.get_output_embeddings()
         if head is None or getattr(head, "weight", None) is None or head.weight.ndim != 2:
             raise UnsupportedModel(f"{type(model).__name__} has no LM head that could be read")
-        self.weight: torch.Tensor = head.weight.detach()
+        self.weight: torch.Tensor = frozen(head.weight)
         self.bias: torch.Tensor | None = getattr(head, "bias", None)
         config = model.config.get_text_config()
         self.cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)

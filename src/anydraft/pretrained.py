@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from anydraft.errors import OptionConflict, TokenizerMismatch, UnsupportedModel
+from anydraft.packing import obstacle, pack
 
 ModelLike: TypeAlias = str | os.PathLike[str] | PreTrainedModel
 
@@ -20,17 +21,28 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
+    packed: bool | None = None,
 ) -> PreTrainedModel:
     """A causal language model from a hub name or path; a loaded model is returned as it is.
 
+    Args:
+        packed: pack the weights (`packing.py`), for decoding only; by default where that helps. A model that is
+            given as such is never packed.
+
     Raises:
-        UnsupportedModel: nothing loadable under that name, or options that a loaded model contradicts.
+        UnsupportedModel: nothing loadable under that name.
+        OptionConflict: options that a loaded model contradicts, or packed=True where nothing can be packed.
     """
     dtype, device = _dtype(dtype), _device(device)
     if isinstance(model, PreTrainedModel):
         if device is not None and model.device.type != device.type:
             raise OptionConflict(
                 f"the {role} is on {model.device}, but device={str(device)!r} was asked for; move it before loading"
+            )
+        if packed:
+            raise OptionConflict(
+                f"packed=True would change the {role}, which was given as a loaded model; give its name, or pack it "
+                "yourself with anydraft.packing.pack(model) and leave packed out"
             )
         if role == "target" and dtype not in (None, model.dtype):
             raise OptionConflict(f"the {role} is in {model.dtype}, but dtype={dtype} was asked for; convert it before")
@@ -54,7 +66,11 @@ def load_model(
         ) from failure
     # A quantized checkpoint places itself and refuses to be moved.
     placed = loaded if getattr(loaded, "hf_quantizer", None) is not None else loaded.to(device)
-    return placed.eval()
+    placed.eval()
+    if packed is not False and not pack(placed) and packed:
+        reason = obstacle(placed) or "its layers are too small, or packed they would give other results here"
+        raise OptionConflict(f"packed=True cannot be had for the {role}: {reason}; leave packed out")
+    return placed
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

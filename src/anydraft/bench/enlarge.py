@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from anydraft.bench.shape import Shape
 from anydraft.errors import UnsupportedModel
+from anydraft.packing import plain_parameters
 
 
 def enlarge(
@@ -67,7 +68,7 @@ def _enlarged(model: PreTrainedModel, small: Shape, shape: Shape, seed: int) -> 
     if unknown:
         raise UnsupportedModel(f"only plain Llama form can be enlarged; this model also has {', '.join(unknown[:3])}")
     _silence(large)
-    for name, parameter in model.named_parameters():
+    for name, parameter in plain_parameters(model):
         rows, columns = at[_module(name)]
         value = parameter * scale if name.endswith(("layernorm.weight", "model.norm.weight")) else parameter
         if parameter.ndim == 1:

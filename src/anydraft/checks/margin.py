@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from anydraft.noise import Noise
+from anydraft.packing import plain_parameters
 from anydraft.processors import Processors
 from anydraft.sampling import SamplingParams
 from anydraft.target import Target
@@ -61,7 +62,7 @@ def float_logits(target: Target, tokens: Sequence[int]) -> torch.Tensor:
     options = {"use_cache": False, "logits_to_keep": 1} if takes_keep(target) else {"use_cache": False}
     if target.dtype != torch.float32 and target.num_parameters <= UPCAST_LIMIT:
         try:
-            weights = {name: p.float() for name, p in target.model.named_parameters()}
+            weights = {name: p.float() for name, p in plain_parameters(target.model)}
             output = torch.func.functional_call(target.model, weights, (ids,), options)
             logits: torch.Tensor = output.logits[0, -1]
             return logits.float()

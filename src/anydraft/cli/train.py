@@ -174,7 +174,9 @@ def train(
     name, _ = resolve(target, "none")
     device = device if device is not None else own_device()
     with status(f"loading {target}"):
-        model = load_model(name, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        model = load_model(
+            name, role="target", dtype=dtype, device=device, trust_remote_code=trust_remote_code, packed=False
+        )
         tokenizer = load_tokenizer(name, trust_remote_code)
     if prompts is not None:
         data = _answers(model, tokenizer, prompts, Path(out) / "answers", glob, seed)

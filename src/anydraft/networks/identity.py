@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from anydraft.errors import UnsupportedModel, WrongTarget
+from anydraft.packing import plain_parameters
 
 SAMPLED_ENDS = 1024
 SAMPLED_BETWEEN = 32
@@ -112,12 +113,16 @@ def fingerprint(model: PreTrainedModel) -> str | None:
     embedding = getattr(model.get_input_embeddings(), "weight", None)
     head = getattr(model.get_output_embeddings(), "weight", None)
     ends = (embedding, head)
-    between = [
-        parameter
-        for _, parameter in sorted(model.named_parameters(), key=lambda named: named[0])
+    between = {
+        name: _sample(parameter, SAMPLED_BETWEEN)
+        for name, parameter in plain_parameters(model)
         if parameter.ndim > 1 and _is_plain(parameter) and not any(parameter is end for end in ends)
+    }
+    parts = [
+        _hash([_sample(embedding, SAMPLED_ENDS)]),
+        _hash([_sample(head, SAMPLED_ENDS)]),
+        _hash([between[name] for name in sorted(between)]),
     ]
-    parts = [_hash([embedding], SAMPLED_ENDS), _hash([head], SAMPLED_ENDS), _hash(between, SAMPLED_BETWEEN)]
     return None if {*parts} == {UNKNOWN} else SEPARATOR.join(parts)
 
 
@@ -126,17 +131,21 @@ def _is_plain(weight: torch.Tensor) -> bool:
     return weight.is_floating_point() and weight.element_size() > 1
 
 
-def _hash(weights: list[torch.Tensor | None], count: int) -> str:
-    """Hash of about `count` evenly spaced numbers of each weight, in bfloat16."""
-    if not weights or any(weight is None or not _is_plain(weight) or weight.is_meta for weight in weights):
+def _hash(samples: list[torch.Tensor | None]) -> str:
+    """Hash of samples; unknown where one of them is, and of none."""
+    if not samples or any(sample is None for sample in samples):
         return UNKNOWN
     digest = hashlib.sha256()
-    for sample in [_sample(weight, count) for weight in weights if weight is not None]:
-        digest.update(sample.cpu().view(torch.int16).numpy().tobytes())
+    for sample in samples:
+        if sample is not None:
+            digest.update(sample.cpu().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _sample(weight: torch.Tensor, count: int) -> torch.Tensor:
+def _sample(weight: torch.Tensor | None, count: int) -> torch.Tensor | None:
+    """About `count` evenly spaced numbers of a weight, in bfloat16; None where they cannot be read."""
+    if weight is None or not _is_plain(weight) or weight.is_meta:
+        return None
     count = min(count, weight.numel())
     flat = torch.tensor([i * (weight.numel() - 1) // max(1, count - 1) for i in range(count)], device=weight.device)
     return weight[torch.unravel_index(flat, weight.shape)].to(torch.bfloat16)

@@ -21,6 +21,7 @@ from torch.nn.functional import embedding
 from transformers import PreTrainedModel
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict, UnsupportedModel
+from anydraft.hidden import frozen
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.files import CONFIG, WEIGHTS, read_config, read_weights, write_whole
 from anydraft.networks.identity import TargetIdentity
@@ -79,8 +80,8 @@ class DrafterNetwork(torch.nn.Module, ABC):
                 "with a device_map that keeps both in memory"
             )
         # Around Module.__setattr__, so that they are neither parameters nor buffers.
-        object.__setattr__(self, "embedding", table.detach())
-        object.__setattr__(self, "target_head", head.detach())
+        object.__setattr__(self, "embedding", frozen(table))
+        object.__setattr__(self, "target_head", frozen(head))
         return self
 
     @property

@@ -1,0 +1,248 @@
+"""Packed weights: on a CPU, linear weights in bfloat16 are laid out for oneDNN once instead of at every product.
+
+A packed layer computes the same numbers, bit by bit, as the layer it was: a weight of each shape is tried before
+anything is packed, and what differs stays as it is. Small layers stay too, because torch multiplies them without
+oneDNN and adds up in another order; so does float32, where torch calls another library.
+
+The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so `save_pretrained`
+works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A weight that others
+share, such as a head tied to the embeddings, is kept beside its packed form. Where a weight was given up,
+`parameters()` has a tensor without data (on "meta"); `plain_parameters` has all data.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import logging
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Self, TypeGuard
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
+
+ROWS_HINT = 8
+"""Rows of a product that the layout is chosen for. For 1, oneDNN chose another one, with other sums beyond 32 rows."""
+PROBED_ROWS = (1, 2, 4, 8, 16, 32, 33, 64)
+LARGEST_UNPACKED = 4096
+"""Numbers of a weight up to which torch multiplies a single row by itself."""
+
+
+def pack(model: nn.Module) -> int:
+    """Pack the linear layers of a model in place, those that it helps; does nothing where it is done already.
+
+    Only for a model that nobody else relies on. Call it after `eval()`; with the number of threads that will be used,
+    because over 32 rows oneDNN may split sums among them.
+
+    Returns:
+        how many layers are packed now.
+    """
+    reason = obstacle(model)
+    if reason is not None:
+        logger.info("weights of %s stay as they are: %s", type(model).__name__, reason)
+        return 0
+    users = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
+    same: dict[torch.Size, bool] = {}
+    packed, given_up = 0, 0
+    for module in model.modules():
+        if isinstance(module, PackedLinear):
+            packed += 1
+            continue
+        if not _packable(module):
+            continue
+        weight = module.weight
+        laid = laid_out(weight)
+        if laid is None:
+            continue
+        if weight.shape not in same:
+            same[weight.shape] = _agrees(weight, laid)
+        if same[weight.shape]:
+            given_up += users[id(weight)] == 1
+            PackedLinear.of(module, laid, keep=users[id(weight)] > 1)
+            packed += 1
+    different = sum(not agrees for agrees in same.values())
+    logger.info(
+        "%d linear layers of %s packed for this CPU, %d of them instead of the plain weight; %d shapes gave other "
+        "results and stay", packed, type(model).__name__, given_up, different,
+    )  # fmt: skip
+    return packed
+
+
+def unpack(model: nn.Module) -> None:
+    """Make every packed layer plain again, in place."""
+    for module in model.modules():
+        if isinstance(module, PackedLinear):
+            module.unpack()
+
+
+def plain_parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """As `named_parameters()`, with data in all of them; made one by one where they were given up."""
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                plain = module.weight if isinstance(module, PackedLinear) and name == "weight" else parameter
+                yield f"{prefix}.{name}" if prefix else name, plain
+
+
+def packed_bytes(model: nn.Module) -> int:
+    """Memory of the packed weights of a model."""
+    laid = [module.laid for module in model.modules() if isinstance(module, PackedLinear)]
+    return sum(weight.numel() * weight.element_size() for weight in laid)
+
+
+def laid_out(weight: torch.Tensor) -> torch.Tensor | None:
+    """A matrix (out, in) in oneDNN's layout, for `product`; None where it would not help or not be the same."""
+    if weight.ndim != 2 or weight.numel() <= LARGEST_UNPACKED or weight.layout != torch.strided:
+        return None
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or _missing() is not None:
+        return None
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            laid: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS_HINT)
+    except RuntimeError as failure:
+        logger.info("a weight of %s cannot be packed: %s", tuple(weight.shape), failure)
+        return None
+    return laid
+
+
+def product(rows: torch.Tensor, laid: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """(..., in) in bfloat16 times a weight that was laid out, (..., out)."""
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid, bias, "none", [], "")
+    return result
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer whose weight lies in oneDNN's layout.
+
+    Attributes:
+        laid: the weight in that layout.
+        stand_in: the parameter it was packed with. Once there is another one, the layer computes with that.
+    """
+
+    laid: torch.Tensor
+    stand_in: torch.Tensor
+    _held: weakref.ref[torch.Tensor] | None
+    OWN = ("laid", "stand_in", "_held")
+
+    @classmethod
+    def of(cls, layer: nn.Linear, laid: torch.Tensor, *, keep: bool) -> Self:
+        """Turn a plain layer into this, in place, so that whoever holds it uses the packed weight."""
+        weight = layer.weight
+        if not keep:
+            weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
+            layer._parameters["weight"] = weight
+        layer.__class__ = cls
+        layer.__dict__.update(laid=laid, stand_in=weight, _held=None)  # not as a parameter of its own
+        return layer  # type: ignore[return-value]
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        bias = self._parameters["bias"]
+        if (
+            self._parameters["weight"] is not self.stand_in
+            or input.dtype != torch.bfloat16
+            or (input.requires_grad and torch.is_grad_enabled())
+        ):
+            return F.linear(input, self.weight, bias)
+        if bias is not None and input.ndim > 2 and not input.is_contiguous():
+            return product(input, self.laid) + bias  # as torch does, rounding twice
+        return product(input, self.laid, bias)
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        """(out, in) the plain weight. Writing into it changes nothing where it had been given up."""
+        parameter = self._parameters["weight"]
+        if parameter is None or not self._gave_up:
+            return parameter  # type: ignore[return-value]
+        held = self._held() if self._held is not None else None
+        if held is None:
+            with torch.inference_mode(False), torch.no_grad():
+                held = self.laid.to_dense()
+            self._held = weakref.ref(held)  # all who ask share it, for as long as one of them needs it
+        return held
+
+    @property
+    def _gave_up(self) -> bool:
+        return self.stand_in.is_meta and self._parameters["weight"] is self.stand_in
+
+    def _plain_state(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in self.OWN}
+        if self._gave_up:
+            weight = nn.Parameter(self.weight, requires_grad=self.stand_in.requires_grad)
+            state["_parameters"] = {**self._parameters, "weight": weight}
+        return state
+
+    def unpack(self) -> nn.Linear:
+        """Make this a plain layer again, in place."""
+        state = self._plain_state()
+        self.__dict__.clear()
+        self.__dict__.update(state)
+        self.__class__ = nn.Linear  # type: ignore[assignment]
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and files are of plain layers."""
+        return copyreg.__newobj__, (nn.Linear,), self._plain_state()  # type: ignore[attr-defined]
+
+    def train(self, mode: bool = True) -> Self:
+        """What is trained is plain."""
+        return nn.Linear.train(self.unpack() if mode else self, mode)  # type: ignore[return-value]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        plain: Any = self.unpack()
+        return plain._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        nn.Linear._load_from_state_dict(self.unpack(), *arguments, **options)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._gave_up:
+            destination[prefix + "weight"] = self.weight
+
+
+def obstacle(model: nn.Module) -> str | None:
+    """Why nothing of a model can be packed; None when something can or is."""
+    if model.training:
+        return "the model is in training mode"
+    if getattr(model, "_hf_peft_config_loaded", False):
+        return "adapters may be merged into them"
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        return None
+    weights = [module.weight for module in model.modules() if _packable(module)]
+    if not any(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in weights):
+        kinds = sorted({f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}" for weight in weights})
+        return f"only linear layers in bfloat16 on a CPU are packed; these are {', '.join(kinds) or 'of another kind'}"
+    return _missing()
+
+
+def _missing() -> str | None:
+    """What this torch or this CPU lacks."""
+    operations = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
+        return "torch has no oneDNN here, or it is switched off"
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not all(hasattr(operations, name) for name in names) or not operations._is_mkldnn_bf16_supported():
+        return "oneDNN has no bfloat16 for this CPU"
+    return None
+
+
+def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer as torch made it: no subclass, no weight elsewhere or of another's making."""
+    return type(module) is nn.Linear and not hasattr(module, "_hf_hook") and type(module.weight) is nn.Parameter
+
+
+@torch.inference_mode()
+def _agrees(weight: torch.Tensor, laid: torch.Tensor) -> bool:
+    """Whether products with a packed weight are those with the plain one, down to the digits that bfloat16 drops."""
+    row = torch.randn(1, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    # What is left when the rounded product is taken away again are the digits that had been rounded away.
+    opposite = -F.linear(row, weight)[0]
+    copies = (row.expand(count, -1).contiguous() for count in PROBED_ROWS)
+    return all(torch.equal(F.linear(rows, weight, opposite), product(rows, laid, opposite)) for rows in copies)
