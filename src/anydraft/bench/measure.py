@@ -7,7 +7,8 @@ run that gives another number is recorded as an error, not as a speed.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, cast
 
@@ -134,7 +135,7 @@ class Plan:
     seed: int = 0
     batch: int = 1
     judge: Judge | None = None
-    done: Container[tuple[float, str]] = frozenset()
+    done: AbstractSet[tuple[float, str]] = frozenset()
     on_start: Callable[[str, str], None] = field(default=lambda prompt_id, contender: None)
 
     def tasks(self, temperature: float) -> Iterator[tuple[str, Tokens, Task]]:

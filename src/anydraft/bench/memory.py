@@ -22,36 +22,41 @@ DEEPEST = 6
 
 
 def weight_bytes(*holders: Any) -> int:
-    """Bytes of the parameters and buffers of all modules that are found in these objects, shared ones once."""
-    storages: dict[tuple[str, int], int] = {}
-    for module in {id(module): module for holder in holders for module in modules_in(holder)}.values():
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.device.type == "meta" or tensor.is_mkldnn:
-                continue
+    """Bytes of all tensors that these objects hold between runs (weights, packed or not), shared ones once."""
+    sizes: dict[tuple[str, int], int] = {}
+    for tensor in (tensor for holder in holders for tensor in tensors_in(holder)):
+        if tensor.is_meta:
+            continue
+        if tensor.layout != torch.strided:  # packed for oneDNN
+            sizes["packed", id(tensor)] = tensor.numel() * tensor.element_size()
+        else:
             storage = tensor.untyped_storage()
-            storages[str(tensor.device), storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
+            sizes[str(tensor.device), storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
 
 
-def modules_in(holder: Any, depth: int = DEEPEST, seen: set[int] | None = None) -> Iterator[torch.nn.Module]:
-    """Modules held by an object of this package, directly or by what it holds."""
+def tensors_in(holder: Any, depth: int = DEEPEST, seen: set[int] | None = None) -> Iterator[torch.Tensor]:
+    """Tensors of modules and of this package's objects, directly or in what they hold."""
     seen = set() if seen is None else seen
     if depth < 0 or id(holder) in seen:
         return
     seen.add(id(holder))
-    if isinstance(holder, torch.nn.Module):
-        yield holder
-        return
     inner: Iterable[Any] = ()
-    if isinstance(holder, list | tuple):
+    if isinstance(holder, torch.Tensor):
+        yield holder
+    elif isinstance(holder, torch.nn.Module):
+        yield from (*holder.parameters(), *holder.buffers())
+        for module in holder.modules():
+            yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
+    elif isinstance(holder, list | tuple):
         inner = holder
     elif isinstance(holder, dict):
-        inner = holder.values()
+        inner = list(holder.values())
     elif type(holder).__module__.partition(".")[0] == "anydraft":
         names = [*getattr(holder, "__dict__", {}), *getattr(type(holder), "__slots__", ())]
         inner = [getattr(holder, name, None) for name in names]
     for part in inner:
-        yield from modules_in(part, depth - 1, seen)
+        yield from tensors_in(part, depth - 1, seen)
 
 
 def added_bytes(work: Callable[[], Any], device: torch.device) -> int | None:

@@ -37,7 +37,9 @@ def provenance(*, dtype: torch.dtype, seed: int, **details: Any) -> dict[str, An
 
 
 def command() -> str:
-    """The command line, with paths seen from the working folder."""
+    """The command line, with paths seen from the working folder; an installed command by its name alone."""
+    if Path(sys.argv[0]).suffix != ".py":
+        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     words = (os.path.relpath(word) if os.path.isabs(word) else word for word in sys.argv)
     return shlex.join([Path(sys.executable).name, *words])
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from anydraft.cli.bench import bench
 from anydraft.cli.chat import chat
 from anydraft.cli.demo import demo
 from anydraft.cli.distill import distill
@@ -62,7 +63,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, chat, inspect, verify, demo, distill, train):
+for command in (generate, chat, inspect, verify, demo, bench, distill, train):
     app.command()(command)
 
 

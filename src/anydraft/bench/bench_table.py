@@ -1,0 +1,109 @@
+"""The figures of `anydraft bench` for a terminal: speed, where time goes, and what is to be said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from anydraft.bench.figures import PARTS, Figures
+from anydraft.bench.statistics import Interval
+
+FASTER, SLOWER = 1.02, 0.98
+
+
+def show(rows: Sequence[Figures], title: str, console: Console) -> None:
+    """Print everything; narrow terminals get the figures without their intervals."""
+    full = console.width >= 130 or not console.is_terminal
+    console.print(Text(title, style="bold"))
+    console.print(speed_table(rows, full=full), time_table(rows))
+    for line in remarks(rows):
+        console.print(line)
+
+
+def speed_table(rows: Sequence[Figures], *, full: bool = True) -> Table:
+    """Speed, speed-ups, tau, c, acceptance, equality."""
+    peers = any(row.speedup_transformers is not None for row in rows)
+    headings = ["T", "batch", "contender", "tokens/s", "x plain"]
+    headings += ["x transformers"] if peers else []
+    table = _table([*headings, "tau", "c", "accepted", "same text", ""])
+    for row in rows:
+        cells: list[str | Text] = [_number(row.tokens_per_second, ".1f", full), _speedup(row.speedup, full)]
+        if peers:
+            cells.append(_number(row.speedup_transformers, ".2f", full))
+        table.add_row(
+            f"{row.temperature:g}",
+            str(row.batch),
+            row.contender,
+            *cells,
+            _number(row.tau, ".2f", full),
+            _number(row.cost, ".2f", full),
+            "-" if row.acceptance_rate is None else f"{row.acceptance_rate:.0%}",
+            "-" if row.equal is None else f"{row.equal[0]}/{row.equal[1]}",
+            Text("broken", style="bold red") if row.broken else "",
+        )
+    return table
+
+
+def time_table(rows: Sequence[Figures]) -> Table:
+    """Milliseconds a token by part, the first token, memory, and acceptance at the first depths."""
+    table = _table(["T", "batch", "contender", *PARTS, "first token", "memory", "kept at depth 1, 2, ..."])
+    for row in rows:
+        table.add_row(
+            f"{row.temperature:g}",
+            str(row.batch),
+            row.contender,
+            *(_milliseconds(row.seconds_per_token.get(part)) for part in PARTS),
+            "-" if row.first_token is None else f"{1000 * row.first_token:.0f} ms",
+            "-" if row.peak_memory is None else f"{row.peak_memory / 2**20:.0f} MiB",
+            " ".join(f"{share:.2f}" for share in row.acceptance[:5]) or "-",
+        )
+    table.caption = "prefill to other: milliseconds a token"
+    table.caption_justify = "left"
+    return table
+
+
+def remarks(rows: Sequence[Figures]) -> Iterator[Text]:
+    """What broke, and where texts left plain decoding's."""
+    for row in rows:
+        place = f"{row.contender} at T={row.temperature:g}, batch {row.batch}"
+        for error in row.errors:
+            yield Text.assemble((f"{place} failed: ", "red"), error)
+        for failure in row.failures:
+            yield Text.assemble((f"{place}: its drafter broke and was left out: ", "red"), failure)
+        if row.first_difference is not None:
+            found = row.first_difference
+            yield Text.assemble(
+                (f"{place}, first difference: ", "yellow"),
+                f"{found['prompt_id']}, new token {found['position']}: plain decoding says {found['plain_text']!r}, "
+                f"here it was {found['drafted_text']!r}; the two best scores there differ by "
+                f"{found['margin']['gap']:.3g}",
+            )
+
+
+def _table(headings: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        left = heading in ("contender", "")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    return table
+
+
+def _number(interval: Interval | None, spec: str, full: bool) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval:{spec}}" if full else f"{interval.value:{spec}}"
+
+
+def _speedup(interval: Interval | None, full: bool) -> Text:
+    style = ""
+    if interval is not None:
+        style = "green" if interval.low > FASTER else "red" if interval.high < SLOWER else ""
+    return Text(_number(interval, ".2f", full), style=style)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.2f}"
