@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import transformers
 import typer
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -32,6 +31,7 @@ from anydraft.bench.passes import PassTimer, seconds_of
 from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
+from anydraft.bench.surroundings import surround
 from anydraft.drafters.trained import trained_drafter
 from anydraft.networks.registry import load_network
 from anydraft.target import Target
@@ -76,12 +76,10 @@ def main(
     again: Annotated[bool, typer.Option("--again", help="Figures of the runs in OUT, without measuring.")] = False,
 ) -> None:
     """Time the drafters and print their tables."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    precision = getattr(torch, dtype, None)
-    if not isinstance(precision, torch.dtype):
-        raise typer.BadParameter(f"{dtype!r} is no torch dtype; bfloat16 and float32 are")
+    try:
+        precision = surround(dtype, threads)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     counts = [_nodes(count) for count in nodes]
     of_peers = [_nodes(count) for count in peer_nodes] or counts
     extra = dict(_named(text) for text in drafter)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import transformers
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -28,6 +27,7 @@ from anydraft.bench.measure import Contender, Plan
 from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import run_session
+from anydraft.bench.surroundings import surround
 
 
 class Name(StrEnum):
@@ -61,12 +61,10 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for runs.jsonl, summary.json, provenance.json.")] = Path("runs/uag"),
 ) -> None:
     """Time the contenders and print their table."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    precision = getattr(torch, dtype, None)
-    if not isinstance(precision, torch.dtype):
-        raise typer.BadParameter(f"{dtype!r} is no torch dtype; bfloat16 and float32 are")
+    try:
+        precision = surround(dtype, threads)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     chosen = _prompts(prompts, limit + 1)
     with ExitStack() as stack:
         place, draft_place = _folder(target, "target"), _folder(assistant, "assistant")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
@@ -26,10 +27,11 @@ from anydraft.bench.enlarge_network import enlarge_network
 from anydraft.bench.measure import Plan, Record, Task, measure
 from anydraft.bench.passes import PassTimer, middle, seconds_of
 from anydraft.bench.session import read_records
+from anydraft.bench.surroundings import surround
 from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.trained import trained_drafter
-from anydraft.errors import UnsupportedModel
+from anydraft.errors import OptionConflict, UnsupportedModel
 from anydraft.networks.eagle import EagleConfig, EagleNetwork
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
@@ -299,3 +301,12 @@ def test_the_script_from_folders_to_files(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(script().app, ["--nodes", "1"])
     assert wrong.exit_code != 0
     assert "root included" in wrong.output
+
+
+def test_a_measurements_surroundings() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(OptionConflict, match="'bf16' is no torch dtype"):
+        surround("bf16", before + 1)
+    assert torch.get_num_threads() == before
+    assert surround("bfloat16", before) == torch.bfloat16
+    assert not transformers.logging.is_progress_bar_enabled()
