@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import RAGGED, VOCAB
 
-from anydraft import Decoder, Generation, Step
+from anydraft import Decoder, Generation, SamplingParams, Step
 from anydraft.drafters import AssistantDrafter, LookupDrafter, UniversalDrafter
+from anydraft.errors import OptionConflict
 from anydraft.lm import LanguageModel
 from anydraft.target import Target
 from anydraft.text.stream import StopStrings, TextStream
@@ -38,6 +40,29 @@ def universal(target: Target) -> UniversalDrafter:
         vocab_size=target.vocab_size,
         eos_token_ids=target.eos_token_ids,
     )
+
+
+def test_passes_with_parameters_of_each_prompts_own() -> None:
+    """Each row as if it had been alone, whatever its neighbours' temperature, seed and length."""
+    decoder = tiny.decoder("llama", LookupDrafter())
+    own = [
+        SamplingParams(max_new_tokens=5),
+        SamplingParams(max_new_tokens=9, temperature=1.0, seed=4),
+        SamplingParams(max_new_tokens=7, temperature=0.5, top_k=3, seed=1),
+    ]
+    prompts = RAGGED[: len(own)]
+    found: list[list[int]] = [[] for _ in own]
+    for number, passed in enumerate(decoder.passes(prompts, own)):
+        if number == 0:
+            assert [step.row.index for step in passed] == [0, 1, 2]
+        for step in passed:
+            found[step.row.index] += step.tokens
+    assert found == [answers(decoder, ids, params=of)[0].tokens for ids, of in zip(prompts, own, strict=True)]
+    with closing(decoder.passes(prompts, own)) as passes:
+        rows = [step.row for step in next(passes)]
+    assert {row.finish_reason for row in rows} == {"aborted"}
+    with pytest.raises(OptionConflict, match="n must be 1"):
+        decoder.passes([[5]], [SamplingParams(n=2, temperature=1.0)])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

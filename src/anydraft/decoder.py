@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -103,6 +103,21 @@ class Decoder:
         rows, _ = self._rows(prompt, SamplingParams.of(params, options), draft_prompt)
         return self._stream(rows)
 
+    def passes(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
+    ) -> Generator[list[RowStep], None, None]:
+        """Decode token ids with parameters of each prompt's own, yielding what each pass did, without texts.
+
+        The first pass is of all rows, in order; closing the generator aborts those that have no `finish_reason`.
+        """
+        rows: list[Row] = []
+        for ids, own in zip(prompts, params, strict=True):
+            if own.n != 1:
+                raise OptionConflict(f"n must be 1 here, got {own.n}; give the prompt as often as it is wanted")
+            self._check_length(len(ids), own)
+            rows.append(self._row(len(rows), ids, self._encode(ids), None, own, 0))
+        return self._steps(rows)
+
     def _stream(self, rows: list[Row]) -> Iterator[Step]:
         texts = {row: TextStream(self._bytes_of) for row in rows}
         for steps in self._steps(rows):
@@ -116,7 +131,7 @@ class Decoder:
                     row.index, step.tokens, text, step.proposers, step.draft, step.accepted, row.finish_reason, done
                 )
 
-    def _steps(self, rows: list[Row]) -> Iterator[list[RowStep]]:
+    def _steps(self, rows: list[Row]) -> Generator[list[RowStep], None, None]:
         """Run a session; between its steps other threads have their turn with the drafter."""
         with self._lock:
             session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)

@@ -9,17 +9,16 @@ is that of ReDrafter's training (arXiv 2403.09919).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import ContextOverflow, OptionConflict
 from anydraft.row import Row
-from anydraft.session import RowStep
 from anydraft.target import Target
 from anydraft.training.corpus import wrong_with
 from anydraft.training.plan import AnswerSettings, Plan, Planned
@@ -152,28 +151,21 @@ def distill(
 def _raced(race: Race, batch: Sequence[Planned], settings: AnswerSettings) -> tuple[Decoder, list[dict[str, Any]]]:
     """A batch answered by the fastest decoder, or by the one whose turn it is to show its speed."""
     kind = batch[0].sampled
+    params = [settings.params(planned.sampled, settings.noise_seed(planned.index)) for planned in batch]
     while True:
         decoder = race.choose(kind)
         started = time.perf_counter()
         made = 0
-        rows = _rows(decoder, batch, settings)
-        with closing(cast("Generator[list[RowStep]]", decoder._steps(rows))) as steps:
-            for step in steps:
+        rows: list[Row] = []
+        with closing(decoder.passes([planned.ids for planned in batch], params)) as passes:
+            for step in passes:
+                rows = rows or [of_row.row for of_row in step]
                 made += sum(len(of_row.tokens) for of_row in step)
                 if race.far_behind(kind, decoder, made, time.perf_counter() - started):
                     break
         if all(row.finish_reason != "aborted" for row in rows):
             race.record(kind, decoder, made, time.perf_counter() - started)
             return decoder, _records(batch, rows, settings)
-
-
-def _rows(decoder: Decoder, batch: Sequence[Planned], settings: AnswerSettings) -> list[Row]:
-    """Rows of a batch; the noise of each is its own."""
-    rows: list[Row] = []
-    for planned in batch:
-        params = settings.params(planned.sampled, settings.noise_seed(planned.index))
-        rows.append(decoder._row(len(rows), planned.ids, planned.ids, None, params, 0))
-    return rows
 
 
 def _records(batch: Sequence[Planned], rows: Sequence[Row], settings: AnswerSettings) -> list[dict[str, Any]]:
