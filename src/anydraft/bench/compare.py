@@ -24,7 +24,8 @@ from anydraft.bench.statistics import Array, Interval, bootstrap, ratio_of_rates
 from anydraft.bench.store import RUNS, SETTINGS, read_runs
 from anydraft.errors import OptionConflict
 
-Place = tuple[str, float, int]
+Place = tuple[str, float, int, int]
+"""Contender, temperature, batch size and new tokens of a prompt: what must be the same on both sides."""
 Runs = dict[str, Record]  # by prompt id
 LISTED = ("models", "prompts_digest", "max_new_tokens", "seed", "dtype", "device", "threads", "exact", "draft_tokens")
 """Settings that make two measurements hard to compare where they differ."""
@@ -87,8 +88,8 @@ def compare(before: Path, after: Path, *, seed: int = 0) -> Comparison:
     shared = [place for place in sides[0] if place in sides[1] and sides[0][place].keys() & sides[1][place].keys()]
     if not shared:
         raise OptionConflict(
-            f"{str(before)!r} and {str(after)!r} have no contender with a prompt, temperature and batch size in "
-            "common; compare measurements of the same prompts"
+            f"{str(before)!r} and {str(after)!r} have no contender with a prompt, temperature, batch size and "
+            "number of new tokens in common; compare measurements of the same prompts with the same options"
         )
     return Comparison(
         str(before),
@@ -113,15 +114,16 @@ def _runs(path: Path) -> list[Record]:
 def _by_place(records: Sequence[Record]) -> dict[Place, Runs]:
     places: dict[Place, Runs] = {}
     for record in records:
-        place = (record.contender, record.task.temperature, record.task.batch)
+        task = record.task
+        place = (record.contender, task.temperature, task.batch, task.max_new_tokens)
         places.setdefault(place, {})[record.prompt_id] = record
     return places
 
 
 def _change(place: Place, before: Mapping[Place, Runs], after: Mapping[Place, Runs], seed: int) -> Change:
-    name, temperature, batch = place
+    name, temperature, batch, length = place
     own = engine(name)
-    bases = [side.get((own, temperature, batch), {}) for side in (before, after)]
+    bases = [side.get((own, temperature, batch, length), {}) for side in (before, after)]
     prompts = [prompt for prompt in before[place] if prompt in after[place]]
     mine = [_columns(side[place], prompts) for side in (before, after)]
     common = [prompt for prompt in prompts if all(prompt in base for base in bases)]
@@ -184,7 +186,7 @@ def _equal(name: str, temperature: float, runs: Runs, base: Runs) -> tuple[int, 
 
 
 def _named(place: Place) -> str:
-    return f"{place[0]} at T={place[1]:g}, batch {place[2]}"
+    return f"{place[0]} at T={place[1]:g}, batch {place[2]}, {place[3]} tokens"
 
 
 def _settings(before: Path, after: Path) -> list[str]:

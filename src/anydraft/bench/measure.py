@@ -195,7 +195,7 @@ def attempt(contender: Contender, prompt_id: str, tokens: Tokens, task: Task) ->
     try:
         run = contender.run(tokens, task)
     except Exception as error:  # a peer's crash is a result, and the others go on
-        logger.warning("%s failed on %s", contender.name, prompt_id, exc_info=True)
+        logger.info("%s failed on %s", contender.name, prompt_id, exc_info=True)
         contender.prepare(task.temperature)
         return Record(**place, error=f"{type(error).__name__}: {error}")
     if len(run.tokens) != task.num_tokens:

@@ -45,12 +45,15 @@ class TimeLeft:
 
 
 class Bar:
-    """A progress bar over all runs, with the time left; where nobody watches, nothing is drawn."""
+    """A progress bar over all runs, with the time left; where there is no terminal, a line every minute."""
+
+    EVERY = 60.0
 
     def __init__(self, console: Console, planned: Mapping[Kind, int], clock: Callable[[], float]) -> None:
         self._left = TimeLeft(planned)
+        self._console = console
         self._clock = clock
-        self._since = clock()
+        self._since = self._said = clock()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -78,8 +81,14 @@ class Bar:
 
     def done(self, record: Record) -> None:
         """A run ended."""
-        self._left.done((record.contender, record.task.batch), self._clock() - self._since)
-        self._bar.update(self._task, advance=1, left=told(self._left.seconds))
+        now = self._clock()
+        self._left.done((record.contender, record.task.batch), now - self._since)
+        left = told(self._left.seconds)
+        self._bar.update(self._task, advance=1, left=left)
+        if not self._console.is_terminal and now - self._said >= self.EVERY:
+            self._said = now
+            done = self._bar.tasks[0]
+            self._console.print(f"{done.completed:.0f} of {done.total:.0f} runs, {left}", markup=False)
 
 
 def told(seconds: float | None) -> str:

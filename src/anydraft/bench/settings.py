@@ -20,7 +20,7 @@ class Settings:
     Attributes:
         target, drafters: as they were named; `models` are fingerprints of their files, by name.
         prompts, prompts_digest: where they are from, and what they say.
-        num_prompts: how many are measured.
+        prompt_form: "chat template" or "text to continue"; num_prompts: how many are measured.
         peers: whether transformers is measured too.
         versions: of the packages, and a digest of this package's own code.
     """
@@ -30,6 +30,7 @@ class Settings:
     models: dict[str, str]
     prompts: str
     prompts_digest: str
+    prompt_form: str
     num_prompts: int
     temperatures: tuple[float, ...]
     batches: tuple[int, ...]

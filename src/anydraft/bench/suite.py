@@ -62,7 +62,7 @@ class Suite:
             contender.run(prompt, task)  # what is made once, and kept, is no part of a run
             added = added_bytes(lambda: contender.run(prompt, task), self.plain.target.device)
         except Exception:  # it will fail in its timed runs too, and be reported there
-            logger.warning("%s failed while its memory was measured", contender.name, exc_info=True)
+            logger.info("%s failed while its memory was measured", contender.name, exc_info=True)
             return
         if added is not None:
             contender.memory[task.batch] = weights + added
@@ -127,7 +127,7 @@ def load_suite(
                 suite.single.add(peer.name)
                 suite.weights[peer.name] = suite.weights[PEER] + weight_bytes(peer.pristine)
         except Exception as problem:
-            logger.warning("%s cannot be loaded", name, exc_info=True)
+            logger.info("%s cannot be loaded", name, exc_info=True)
             suite.contenders.append(Unloadable(name, problem))
     if peer_model is not None:
         suite.contenders += [TransformersContender(PEER, peer_model), *assisted]
