@@ -21,14 +21,14 @@ if __name__ == "__main__":
 '''
 
 CONTENDERS = (  # name, engine, speedup, tau, proposers
-    ("plain", "anydraft", None, 1.0),
-    ("lookup", "anydraft", 1.04, 1.21),
-    ("universal pycode-2m", "anydraft", 1.62, 2.31),
-    ("redrafter", "anydraft", 2.14, 2.87),
-    ("lookup+redrafter", "anydraft", 2.41, 3.02),
-    ("medusa", "anydraft", 0.83, 1.32),
+    ("anydraft", "anydraft", None, 1.0),
+    ("anydraft-lookup", "anydraft", 1.04, 1.21),
+    ("anydraft-uag pycode-2m", "anydraft", 1.62, 2.31),
+    ("anydraft-redrafter", "anydraft", 2.14, 2.87),
+    ("anydraft-lookup+redrafter", "anydraft", 2.41, 3.02),
+    ("anydraft-medusa", "anydraft", 0.83, 1.32),
     ("transformers", "transformers", None, 1.0),
-    ("transformers assisted", "transformers", 1.18, 2.02),
+    ("transformers-assisted", "transformers", 1.18, 2.02),
 )
 
 
@@ -40,7 +40,7 @@ def row(name: str, engine: str, speedup: float | None, tau: float, temperature: 
     gain = (speedup or 1.0) * (1 - 0.12 * temperature) * (1 - 0.03 * batch) if speedup else 1.0
     speed = (212.0 if engine == "anydraft" else 131.0) * gain * batch**0.7
     drafts = speedup is not None and engine == "anydraft"
-    shares = {"prefill": 0.03, "draft": 0.22, "convert": 0.05 * ("universal" in name), "target": 0.6, "verify": 0.04}
+    shares = {"prefill": 0.03, "draft": 0.22, "convert": 0.05 * ("uag" in name), "target": 0.6, "verify": 0.04}
     if not drafts:
         shares = {"prefill": 0.03, "draft": 0.0, "convert": 0.0, "target": 0.9, "verify": 0.02}
     shares["other"] = 1 - sum(shares.values())
@@ -62,6 +62,7 @@ def row(name: str, engine: str, speedup: float | None, tau: float, temperature: 
         "acceptance": [0.72 * tau / 3 * 0.78**depth for depth in range(8)] if drafts else [],
         "reached": [int(900 * 0.62**depth) for depth in range(8)] if drafts else [],
         "seconds_per_token": {part: share / speed for part, share in shares.items()},
+        "acceptance_rate": 0.41 if drafts else None,
         "first_token": 0.031,
         "peak_memory": 734_003_200 if engine == "anydraft" else None,
         "equal": [12, 12] if drafts else None,
@@ -71,7 +72,7 @@ def row(name: str, engine: str, speedup: float | None, tau: float, temperature: 
 
 def failed(temperature: float, batch: int) -> dict[str, Any]:
     return {
-        "contender": "eagle",
+        "contender": "anydraft-eagle",
         "engine": "anydraft",
         "temperature": temperature,
         "batch": batch,
@@ -103,7 +104,7 @@ def example(contender: str, temperature: float, proposers: tuple[str, ...]) -> d
         pieces = [{"text": words.pop(0), "proposer": by} for _ in range(min(count, len(words)))]
         if words:
             pieces.append({"text": words.pop(0), "proposer": "target"})
-        steps.append({"pieces": pieces, "rejected": ["return n\n", "\treturn"] if draw.random() < 0.4 else []})
+        steps.append({"pieces": pieces, "rejected": ["return", " n", "\n", "\t"] if draw.random() < 0.4 else []})
     return {
         "contender": contender,
         "temperature": temperature,
@@ -116,9 +117,19 @@ def summary() -> dict[str, Any]:
     places = [(temperature, batch) for temperature in (0.0, 1.0) for batch in (1, 4)]
     rows = [row(*contender, *place) for place in places for contender in CONTENDERS]
     rows += [failed(*place) for place in places]
-    medusa = next(one for one in rows if one["contender"] == "medusa")
+    medusa = next(one for one in rows if one["contender"] == "anydraft-medusa")
     medusa["equal"] = [11, 12]
-    medusa["first_difference"] = {"prompt": "HumanEval/7", "position": 41, "margin": 0.0004}
+    medusa["first_difference"] = {
+        "prompt_id": "HumanEval/7",
+        "row": 0,
+        "text": "from typing import List",
+        "position": 41,
+        "plain": 17,
+        "drafted": 23,
+        "plain_text": " for",
+        "drafted_text": "\n",
+        "margin": {"best": 17, "second": 23, "gap": 0.0004},
+    }
     medusa["failures"] = ["HumanEval/3: RuntimeError: nan in scores; plain decoding went on"]
     return {
         "title": "Drafters for pycode-12m on HumanEval",
@@ -135,10 +146,13 @@ def summary() -> dict[str, Any]:
             "load_average": 0.31,
             "accelerator": None,
         },
+        "measured": [432, 432],
+        "memory": "weights of target and drafter, and the tensors of a run at their highest",
         "rows": rows,
         "examples": [
-            example("redrafter", 0.0, ("redrafter",)),
-            example("redrafter", 1.0, ("redrafter",)),
-            example("lookup+redrafter", 0.0, ("lookup", "redrafter")),
+            example("anydraft-redrafter", 0.0, ("redrafter",)),
+            example("anydraft-redrafter", 1.0, ("redrafter",)),
+            example("anydraft-uag pycode-2m", 0.0, ("universal",)),
+            example("anydraft-lookup+redrafter", 0.0, ("lookup", "redrafter")),
         ],
     }

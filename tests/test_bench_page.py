@@ -12,13 +12,13 @@ from bench_summary import NASTY, example, failed, row, summary
 
 from anydraft.bench.page import page, write_page
 from anydraft.bench.pages.drawing import Scale, cut, log_ticks, room, shorten, ticks
-from anydraft.bench.pages.figures import read
 from anydraft.bench.pages.markup import Markup, escape, tag
+from anydraft.bench.pages.results import read
 from anydraft.bench.pages.words import finding, remarks, verdict
 from anydraft.bench.statistics import Interval
 
 VOID = {"meta", "link", "input", "br"}
-PLAIN = row("plain", "anydraft", None, 1.0, 0.0, 1)
+PLAIN = row("anydraft", "anydraft", None, 1.0, 0.0, 1)
 
 
 class Elements(HTMLParser):
@@ -52,7 +52,7 @@ class Elements(HTMLParser):
 
 
 def contender(name: str, value: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
-    made = row(name, "anydraft", value, 2.0, 0.0, 1)
+    made = row(f"anydraft-{name}", "anydraft", value, 2.0, 0.0, 1)
     return made | {"speedup": {"value": value, "low": low, "high": high}} | changes
 
 
@@ -190,11 +190,11 @@ def test_texts_that_differ_are_in_the_headline():
 
 
 def test_the_headline_is_about_this_engine_and_peers_are_remarked():
-    peer = row("transformers assisted", "transformers", 3.0, 2.0, 0.0, 1)
+    peer = row("transformers-assisted", "transformers", 3.0, 2.0, 0.0, 1)
     rows = read({"rows": [PLAIN, contender("lookup", 1.3, 1.2, 1.4), contender("medusa", 0.8, 0.7, 0.9), peer]})
     assert finding(rows).startswith("lookup: 1.3 times")
     found = dict(remarks(rows))
-    assert found["also faster"] == "transformers assisted 2.9 times (of transformers)"
+    assert found["also faster"] == "transformers + assisted 2.9 times (of transformers)"
     assert found["medusa"] == "slower than plain decoding, 0.80 (0.70 to 0.90) of its speed"
 
 
@@ -212,7 +212,7 @@ def test_colours_of_proposers_are_those_of_their_contenders():
     assert {name: kind for kind, name in contenders}["redrafter"] == written[1]
     assert line
     assert len({kind for kind, _ in contenders if kind != "plain"}) == 7
-    assert {name for kind, name in contenders if kind == "plain"} == {"plain", "transformers"}
+    assert {name for kind, name in contenders if kind == "plain"} == {"plain decoding", "transformers"}
 
 
 def test_all_text_of_an_example_is_there_in_order():
@@ -221,11 +221,11 @@ def test_all_text_of_an_example_is_there_in_order():
     spans = re.findall(r'<span class="by [^"]+">([^<]*)</span>', text)
     wanted = "".join(piece["text"] for step in made["steps"] for piece in step["pieces"])
     assert "".join(spans) == escape(wanted)
-    assert "<del>return n⏎</del>" in text
+    assert '<del class="refused">return n⏎⇥</del>' in text
 
 
 def test_a_setting_that_was_not_measured_with_all_batches_is_said_so():
-    rows = [row("plain", "anydraft", None, 1.0, 0.0, 1), row("plain", "anydraft", None, 1.0, 1.0, 4)]
+    rows = [PLAIN, row("anydraft", "anydraft", None, 1.0, 1.0, 4)]
     text = page({"rows": rows})
     assert "Nothing was measured at temperature 0, batch 4." in text
 

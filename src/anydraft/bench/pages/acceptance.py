@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from anydraft.bench.pages.colours import Colours
 from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, shorten, write
-from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.panels import panels
+from anydraft.bench.pages.results import Result
 
 DEEPEST = 16
 FEWEST = 0.01
@@ -17,12 +18,18 @@ NOTE = (
 )
 
 
-def shown(rows: Sequence[Figures]) -> list[Figures]:
+def views(rows: Sequence[Result], colours: Colours) -> list[Markup]:
+    """Heading and drawing for every setting, on one scale."""
+    high = highest(rows)
+    return panels(rows, lambda mine: [tag("h2", title(mine)), *chart(mine, colours, high)])
+
+
+def shown(rows: Sequence[Result]) -> list[Result]:
     """Contenders that drafted."""
     return [row for row in rows if row.acceptance and (not row.reached or row.reached[0] > 0)]
 
 
-def title(rows: Sequence[Figures]) -> str:
+def title(rows: Sequence[Result]) -> str:
     """What the chart shows, in words."""
     known = shown(rows)
     if not known:
@@ -34,7 +41,7 @@ def title(rows: Sequence[Figures]) -> str:
     )
 
 
-def depth_of(row: Figures) -> int:
+def depth_of(row: Result) -> int:
     """How many depths are drawn."""
     if not row.reached:
         return min(len(row.acceptance), DEEPEST)
@@ -42,13 +49,13 @@ def depth_of(row: Figures) -> int:
     return min(enough.index(False) if False in enough else len(enough), len(row.acceptance), DEEPEST)
 
 
-def highest(rows: Sequence[Figures]) -> float:
+def highest(rows: Sequence[Result]) -> float:
     """The top of the scale: a quarter above which nothing lies."""
     most = max((share for row in shown(rows) for share in row.acceptance), default=1.0)
     return min(1.0, max(0.25, math.ceil(most * 4 + 0.2) / 4))
 
 
-def chart(rows: Sequence[Figures], colours: Colours, high: float) -> list[Markup]:
+def chart(rows: Sequence[Result], colours: Colours, high: float) -> list[Markup]:
     """The drawing up to a share of `high` and, for narrow pages, its legend."""
     known = shown(rows)
     if not known:
@@ -84,12 +91,12 @@ def chart(rows: Sequence[Figures], colours: Colours, high: float) -> list[Markup
     return [tag("ul", *names, class_="legend only-narrow"), drawing]
 
 
-def _weight(row: Figures, depth: int) -> float:
+def _weight(row: Result, depth: int) -> float:
     """How much a point counts, from 0 to 1: by the square root of its drafts, so that areas follow them."""
     return (row.reached[depth] / row.reached[0]) ** 0.5 if row.reached else 1.0
 
 
-def _line(row: Figures, colours: Colours, across: Scale, up: Scale) -> list[Markup]:
+def _line(row: Result, colours: Colours, across: Scale, up: Scale) -> list[Markup]:
     points = [(across(place + 1), up(row.acceptance[place])) for place in range(depth_of(row))]
     kind = colours.of(row.contender)
     parts: list[Markup] = []
@@ -115,7 +122,7 @@ def _line(row: Figures, colours: Colours, across: Scale, up: Scale) -> list[Mark
     return parts
 
 
-def _names(rows: Sequence[Figures], colours: Colours, across: Scale, up: Scale, names: float) -> list[Markup]:
+def _names(rows: Sequence[Result], colours: Colours, across: Scale, up: Scale, names: float) -> list[Markup]:
     """Names at the ends of their lines, moved apart where they would touch."""
     ends = sorted((up(row.acceptance[depth_of(row) - 1]), row.contender, across(depth_of(row))) for row in rows)
     places: list[float] = []

@@ -5,10 +5,10 @@ for light and dark pages. A colour never stands alone: names are written beside 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.results import Result
 
 COUNT = 8
 SHAPES = 4
@@ -19,9 +19,10 @@ class Colours:
 
     Args:
         rows: whose contenders get a colour, in order.
+        proposers: by contender, who proposed in its text: a single one shares its contender's colour.
     """
 
-    def __init__(self, rows: Iterable[Figures]) -> None:
+    def __init__(self, rows: Iterable[Result], proposers: Mapping[str, Collection[str]] | None = None) -> None:
         self._index: dict[str, int] = {}
         self._plain: set[str] = {"target"}
         for row in rows:
@@ -29,6 +30,9 @@ class Colours:
                 self._plain.add(row.contender)
             else:
                 self._index.setdefault(row.contender, len(self._index))
+        for contender, names in (proposers or {}).items():
+            if len(names) == 1 and contender in self._index:
+                self._index.setdefault(next(iter(names)), self._index[contender])
 
     def index(self, name: str) -> int:
         """The number of a name's colour: its own contender's, or that of the first whose name holds it as a word."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from anydraft.bench.pages.colours import Colours
 from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, log_ticks, room, shorten, write
-from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.panels import panels
+from anydraft.bench.pages.results import Result
 from anydraft.bench.pages.words import between
 
 NOTE = (
@@ -17,7 +18,7 @@ NOTE = (
 )
 
 
-def title(rows: Sequence[Figures]) -> str:
+def title(rows: Sequence[Result]) -> str:
     """What the chart shows, in words."""
     known = shown(rows)
     if not known:
@@ -29,12 +30,18 @@ def title(rows: Sequence[Figures]) -> str:
     return f"{most.contender} brings {brings} tokens a pass, and its pass costs {costs} plain ones"
 
 
-def shown(rows: Sequence[Figures]) -> list[Figures]:
+def views(rows: Sequence[Result], colours: Colours) -> list[Markup]:
+    """Heading and drawing for every setting, on one scale."""
+    ends = limits(rows)
+    return panels(rows, lambda mine: [tag("h2", title(mine)), chart(mine, colours, ends)])
+
+
+def shown(rows: Sequence[Result]) -> list[Result]:
     """Contenders of which both figures are known."""
     return [row for row in rows if row.tau is not None and row.cost is not None]
 
 
-def limits(rows: Sequence[Figures]) -> tuple[float, float]:
+def limits(rows: Sequence[Result]) -> tuple[float, float]:
     """Both ends of the scale, with 1 between them."""
     values = [
         end for row in shown(rows) for one in (row.tau, row.cost) if one for end in (one.value, one.low, one.high)
@@ -43,7 +50,7 @@ def limits(rows: Sequence[Figures]) -> tuple[float, float]:
     return min([0.9, *values]) / 1.06, max([2.0, *values]) * 1.06
 
 
-def chart(rows: Sequence[Figures], colours: Colours, ends: tuple[float, float]) -> Markup:
+def chart(rows: Sequence[Result], colours: Colours, ends: tuple[float, float]) -> Markup:
     """The drawing of the rows that have both figures; `ends` of the scale."""
     known = shown(rows)
     if not known:
@@ -73,7 +80,7 @@ def chart(rows: Sequence[Figures], colours: Colours, ends: tuple[float, float]) 
 
 
 def _row(
-    row: Figures, scale: Scale, y: float, names: float, width: int, colours: Colours, *, narrow: bool
+    row: Result, scale: Scale, y: float, names: float, width: int, colours: Colours, *, narrow: bool
 ) -> list[Markup]:
     tau, cost, kind = row.tau, row.cost, colours.of(row.contender)
     if tau is None or cost is None:

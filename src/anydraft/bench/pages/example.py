@@ -1,26 +1,46 @@
 """One text coloured by proposer: what was drafted and kept, what the target wrote itself, and what it refused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anydraft.bench.pages.colours import Colours, legend
-from anydraft.bench.pages.figures import mappings, number, sequence
 from anydraft.bench.pages.markup import Markup, tag
 from anydraft.bench.pages.panels import switch, when
+from anydraft.bench.pages.results import mappings, number, sequence, shown_name
 
 OWN = frozenset({"target", "plain", ""})
 """Proposers that are no drafter."""
 
 
+def proposers(found: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """By contender, who proposed anything in its texts."""
+    names: dict[str, set[str]] = {}
+    for one in found:
+        written = (piece for step in mappings(one.get("steps")) for piece in mappings(step.get("pieces")))
+        names.setdefault(_name(one), set()).update({_proposer(piece) for piece in written} - OWN)
+    return names
+
+
+def _name(example: Mapping[str, Any]) -> str:
+    contender = str(example.get("contender") or "unnamed")
+    return shown_name(contender, contender.partition("-")[0] if contender.startswith("transformers") else "anydraft")
+
+
+def _proposer(piece: Mapping[str, Any]) -> str:
+    return str(piece.get("proposer") or "target")
+
+
 def examples(found: Sequence[Mapping[str, Any]], colours: Colours, *, temperatures: Sequence[float]) -> list[Markup]:
     """All examples behind a switch by contender, each at its temperature."""
-    names = list(dict.fromkeys(str(one.get("contender")) for one in found))
+    names = list(dict.fromkeys(map(_name, found)))
+    if not names:
+        return [tag("p", "No text was kept.", class_="none")]
     parts: list[Markup] = []
     choice = switch("example", "Text by", [(str(place), name) for place, name in enumerate(names)])
     if choice is not None:
         parts.append(choice)
     for place, name in enumerate(names):
-        mine = [one for one in found if str(one.get("contender")) == name]
+        mine = [one for one in found if _name(one) == name]
         at = {number(one.get("temperature")) or 0.0: one for one in reversed(mine)}
         for temperature in sorted({*temperatures, *at}):
             body = [_one(at[temperature], name, colours)] if temperature in at else []
@@ -39,7 +59,7 @@ def _one(example: Mapping[str, Any], name: str, colours: Colours) -> Markup:
     counted: dict[str, int] = {}
     for step in steps:
         for piece in mappings(step.get("pieces")):
-            proposer = str(piece.get("proposer") or "target")
+            proposer = _proposer(piece)
             counted[proposer] = counted.get(proposer, 0) + 1
     total = sum(counted.values())
     passes = len(steps)
@@ -82,26 +102,15 @@ def _kind(proposer: str, colours: Colours) -> str:
 
 
 def _step(place: int, step: Mapping[str, Any], colours: Colours) -> Markup:
-    pieces = [
-        (str(piece.get("text") or ""), str(piece.get("proposer") or "target")) for piece in mappings(step.get("pieces"))
-    ]
-    refused = [str(text) for text in sequence(step.get("rejected")) if str(text)]
+    """One pass. What was refused stood where the target's own token came: after the drafted ones."""
+    pieces = [(str(piece.get("text") or ""), _proposer(piece)) for piece in mappings(step.get("pieces"))]
+    refused = _on_one_line("".join(str(text) for text in sequence(step.get("rejected"))))
     kept = sum(proposer not in OWN for _, proposer in pieces)
     hint = f"pass {place}: {len(pieces)} {'token' if len(pieces) == 1 else 'tokens'}, {kept} drafted"
     written = [tag("span", text, class_=f"by {_kind(proposer, colours)}") for text, proposer in pieces]
-    if not refused:
-        return tag("span", *written, class_="step", data_hint=hint)
-    shown = [_on_one_line(text) for text in refused]
-    # What was refused stood where the target’s own token came: after the drafted ones.
-    struck = tag("span", *(tag("del", text) for text in shown), class_="refused")
-    return tag(
-        "span",
-        *written[:kept],
-        struck,
-        *written[kept:],
-        class_="step",
-        data_hint=f"{hint}\nrefused: {'  |  '.join(shown)}",
-    )
+    struck = tag("del", refused, class_="refused") if refused else None
+    hint += f"\nrefused: {refused}" if refused else ""
+    return tag("span", *written[:kept], struck, *written[kept:], class_="step", data_hint=hint)
 
 
 def _on_one_line(text: str, most: int = 60) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anydraft.bench.pages.figures import Figures
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.results import Result, number, sequence
 from anydraft.bench.pages.words import best, finding, remarks
 
 
-def headline(rows: Sequence[Figures]) -> list[Markup]:
+def headline(rows: Sequence[Result]) -> list[Markup]:
     """Sentence, figures and remarks of one setting."""
     parts = [tag("h1", finding(rows))]
     winner = best(rows, "anydraft") or best(rows)
@@ -22,7 +22,7 @@ def headline(rows: Sequence[Figures]) -> list[Markup]:
     )
 
 
-def _tiles(row: Figures) -> list[Markup]:
+def _tiles(row: Result) -> list[Markup]:
     tiles = []
     if row.speedup:
         tiles.append(
@@ -56,14 +56,17 @@ def subtitle(provenance: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def caveats(provenance: Mapping[str, Any]) -> list[Markup]:
-    """What a reader has to be told before any figure: a target that was made to cost more than it is."""
+def caveats(provenance: Mapping[str, Any], measured: object) -> list[Markup]:
+    """What a reader has to be told before any figure: a run cut short, a target made to cost more than it is."""
+    said = []
+    counts = [int(count) for value in sequence(measured) if (count := number(value)) is not None]
+    if len(counts) == 2 and counts[0] < counts[1]:
+        said.append(f"Not finished: {counts[0]} of {counts[1]} runs were measured.")
     enlarged = next((value for key, value in provenance.items() if "enlarge" in key and value), None)
-    if enlarged is None:
-        return []
-    said = "" if enlarged is True else f" ({enlarged})"
-    text = (
-        f"The target is an enlarged one{said}: a small model padded to a larger one's real cost,"
-        " which says the same as before. Its texts are the small model's."
-    )
-    return [tag("p", text, class_="caveat")]
+    if enlarged is not None:
+        how = "" if enlarged is True or isinstance(enlarged, Mapping | list) else f" ({enlarged})"
+        said.append(
+            f"The target is an enlarged one{how}: a small model padded to a larger one’s real cost,"
+            " which says the same as before. Its texts are the small model’s."
+        )
+    return [tag("p", text, class_="caveat") for text in said]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from anydraft.bench.pages.figures import sequence
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.results import sequence
 
 FIRST = ("date", "cpu", "accelerator", "threads", "cores", "dtype", "load_average")
 

@@ -6,8 +6,8 @@ where all of that is chosen.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from anydraft.bench.pages.figures import Figures, Setting
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.results import Result, Setting
 
 
 def switch(key: str, label: str, values: Sequence[tuple[str, str]]) -> Markup | None:
@@ -45,7 +45,7 @@ def at(setting: Setting) -> str:
     return when(temperature=f"{setting.temperature:g}", batch=setting.batch)
 
 
-def panels(rows: Sequence[Figures], draw: Callable[[list[Figures]], Sequence[Markup]]) -> list[Markup]:
+def panels(rows: Sequence[Result], draw: Callable[[list[Result]], Sequence[Markup]]) -> list[Markup]:
     """What `draw` makes of the rows of each setting, for every temperature with every batch."""
     settings = sorted({row.setting for row in rows})
     several = len(settings) > 1

@@ -18,13 +18,18 @@ from anydraft.bench.pages.drawing import (
     ticks,
     write,
 )
-from anydraft.bench.pages.figures import Figures
-from anydraft.bench.pages.markup import Markup
+from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.panels import panels, switch, when
+from anydraft.bench.pages.results import Result
 from anydraft.bench.pages.words import between, first, verdict
 from anydraft.bench.statistics import Interval
 
 VALUES = 210
 """Pixels on the right of a wide drawing, for figures."""
+NOTE = (
+    "Bars: tokens per second over those of plain decoding. Whiskers: 95 % bootstrap interval over prompts;"
+    " pale bars have 1 in it."
+)
 SAID = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
 
@@ -32,7 +37,7 @@ SAID = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"
 class Bar:
     """One line of the chart; `why` is said where there is no speedup; `base`: it is what 1 stands for."""
 
-    row: Figures
+    row: Result
     speedup: Interval | None
     why: str = ""
     base: bool = False
@@ -49,18 +54,36 @@ class Bar:
         return f"{self.row.contender}\n" + "\n".join(filter(None, parts))
 
 
-def over_own(rows: Sequence[Figures]) -> list[Bar]:
+def views(rows: Sequence[Result], colours: Colours) -> list[Markup]:
+    """Heading and drawings for every setting, over either base, each on one scale; the buttons to choose the base."""
+    bases = [("own", "plain decoding of the same engine", "plain decoding, same engine", over_own)]
+    if any(row.speedup_transformers for row in rows):
+        bases.append(("transformers", "transformers’ generate", "transformers’ own generate", over_transformers))
+    ends = {key: furthest(over(rows)) for key, _, _, over in bases}
+
+    def draw(mine: list[Result]) -> list[Markup]:
+        drawings = [
+            tag("div", chart(over(mine), colours, high=ends[key], base=base), data_when=when(base=key))
+            for key, _, base, over in bases
+        ]
+        return [tag("h2", title(mine)), *drawings]
+
+    choice = switch("base", "Compared with", [(key, text) for key, text, _, _ in bases])
+    return [*([choice] if choice else []), *panels(rows, draw), tag("p", NOTE, class_="note")]
+
+
+def over_own(rows: Sequence[Result]) -> list[Bar]:
     """Over plain decoding of the same engine."""
     return [Bar(row, row.speedup, _why(row, row.plain), row.plain) for row in rows]
 
 
-def over_transformers(rows: Sequence[Figures]) -> list[Bar]:
+def over_transformers(rows: Sequence[Result]) -> list[Bar]:
     """Over transformers' own generate."""
     bases = [row.plain and row.engine == "transformers" for row in rows]
     return [Bar(row, row.speedup_transformers, _why(row, base), base) for row, base in zip(rows, bases, strict=True)]
 
 
-def _why(row: Figures, base: bool) -> str:
+def _why(row: Result, base: bool) -> str:
     if base:
         return "what the others are compared with"
     return "nothing to compare with" if row.measured else first(row)
@@ -79,22 +102,24 @@ def chart(bars: Sequence[Bar], colours: Colours, *, high: float, base: str) -> M
         f"{one.row.contender}: {one.speedup:.2f}" if one.speedup else f"{one.row.contender}: {one.why}" for one in bars
     ]
 
+    # What has no bar stands below the axis.
+    drawn = [one for one in bars if one.speedup or one.base]
+    missing = [one for one in bars if one not in drawn]
+
     def draw(width: int) -> tuple[float, list[Markup]]:
         narrow = width == NARROW
         names = 0.0 if narrow else column([one.row.contender for one in bars], 220)
         scale = Scale(0, high, names, width - 12 if narrow else width - VALUES - 14)
         top, step, thick = 26.0, 50.0 if narrow else 38.0, 18.0
-        bottom = top + step * len(bars) + 2
+        bottom = top + step * len(drawn) + 2
         parts: list[Markup] = []
         for tick in ticks(high, 4 if narrow else 7):
             parts.append(line(scale(tick), top - 4, scale(tick), bottom, "grid"))
             if abs(tick - 1) > 1e-9:
                 parts.append(write(scale(tick), bottom + 16, f"{tick:g}×", "tick", "start" if tick == 0 else "middle"))
-        above: list[Markup] = []  # texts in place of bars, which the line must not cross
-        for place, one in enumerate(bars):
-            y = top + place * step + (22 if narrow else (step - thick) / 2)
-            into = parts if one.speedup or one.base else above
-            into += _bar(one, scale, y, thick, names, width, colours, narrow=narrow)
+        for place, one in enumerate(drawn + missing):
+            y = top + place * step + (22 if narrow else (step - thick) / 2) + (0 if place < len(drawn) else 24)
+            parts += _bar(one, scale, y, thick, names, width, colours, narrow=narrow)
         label = room(base, 12)
         where = min(max(scale(1), label / 2), width - label / 2)
         parts += [
@@ -102,7 +127,7 @@ def chart(bars: Sequence[Bar], colours: Colours, *, high: float, base: str) -> M
             write(where, top - 13, base, "one-name", "middle"),
             write(scale(1), bottom + 16, "1×", "tick strong", "middle"),
         ]
-        return bottom + 24, parts + above
+        return bottom + 24 + step * len(missing), parts
 
     return figure(draw, title=f"Speedup over {base}", description="; ".join(known))
 
@@ -142,7 +167,7 @@ def _bar(
     return [group(f"{one.hint}\n{SAID[kind]}", *parts)]
 
 
-def title(rows: Sequence[Figures]) -> str:
+def title(rows: Sequence[Result]) -> str:
     """What the chart shows, in words: how many gain."""
     known = [row.speedup for row in rows if row.speedup is not None]
     if not known:

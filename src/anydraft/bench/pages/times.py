@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from anydraft.bench.pages.colours import legend
 from anydraft.bench.pages.drawing import NARROW, Scale, column, figure, group, line, room, shorten, ticks, write
-from anydraft.bench.pages.figures import PARTS, Figures
 from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.panels import panels
+from anydraft.bench.pages.results import PARTS, Result
 
-ORDER = ("target", "draft", "convert", "verify", "other", "prefill")
 WORDS = {
     "target": "target forwards",
     "draft": "drafting",
@@ -18,17 +18,23 @@ WORDS = {
 }
 
 
-def total(row: Figures) -> float:
+def views(rows: Sequence[Result]) -> list[Markup]:
+    """Heading and drawing for every setting, on one scale."""
+    longest = max(map(total, rows), default=0.0) or 1.0
+    return panels(rows, lambda mine: [tag("h2", title(mine)), *chart(mine, longest)])
+
+
+def total(row: Result) -> float:
     """Seconds per token."""
     return sum(row.seconds_per_token.values())
 
 
-def shown(rows: Sequence[Figures]) -> list[Figures]:
+def shown(rows: Sequence[Result]) -> list[Result]:
     """Contenders whose time is known."""
     return [row for row in rows if total(row) > 0]
 
 
-def title(rows: Sequence[Figures]) -> str:
+def title(rows: Sequence[Result]) -> str:
     """What the chart shows, in words: of the fastest contender."""
     known = [row for row in shown(rows) if set(row.seconds_per_token) > {"prefill", "other"}] or shown(rows)
     if not known:
@@ -39,12 +45,12 @@ def title(rows: Sequence[Figures]) -> str:
     return f"{row.contender}: {_milliseconds(total(row))} a token, {said}"
 
 
-def chart(rows: Sequence[Figures], longest: float) -> list[Markup]:
+def chart(rows: Sequence[Result], longest: float) -> list[Markup]:
     """The legend and the drawing; `longest` is the right end of the scale in seconds."""
     known = shown(rows)
     if not known:
         return [tag("p", "No times were taken here.", class_="none")]
-    used = [part for part in ORDER if any(row.seconds_per_token.get(part, 0) > 0 for row in known)]
+    used = [part for part in PARTS if any(row.seconds_per_token.get(part, 0) > 0 for row in known)]
 
     def draw(width: int) -> tuple[float, list[Markup]]:
         narrow = width == NARROW
@@ -96,9 +102,9 @@ def chart(rows: Sequence[Figures], longest: float) -> list[Markup]:
     ]
 
 
-def _stack(row: Figures, scale: Scale, y: float, thick: float) -> list[Markup]:
+def _stack(row: Result, scale: Scale, y: float, thick: float) -> list[Markup]:
     parts, passed = [], 0.0
-    for part in ORDER:
+    for part in PARTS:
         seconds = row.seconds_per_token.get(part, 0.0)
         if seconds <= 0:
             continue

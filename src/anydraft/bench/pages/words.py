@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from anydraft.bench.pages.figures import Figures
+from anydraft.bench.pages.results import Result
 from anydraft.bench.statistics import Interval
 
 Verdict = Literal["faster", "slower", "unclear"]
@@ -24,7 +24,7 @@ def between(interval: Interval, spec: str = ".2f") -> str:
     return f"{interval.low:{spec}} to {interval.high:{spec}}"
 
 
-def same_tokens(row: Figures) -> str:
+def same_tokens(row: Result) -> str:
     """What is known of a contender's tokens, to be put after a comma; empty where nothing was compared."""
     if row.equal is None:
         return ""
@@ -34,13 +34,13 @@ def same_tokens(row: Figures) -> str:
     return f"but {compared - same} of {compared} texts {'differs' if compared - same == 1 else 'differ'}"
 
 
-def best(rows: Sequence[Figures], engine: str | None = None) -> Figures | None:
+def best(rows: Sequence[Result], engine: str | None = None) -> Result | None:
     """The contender with the largest speedup; of one engine, if named."""
     found = [row for row in rows if row.speedup is not None and engine in (None, row.engine)]
     return max(found, key=lambda row: row.speedup.value if row.speedup else 0.0, default=None)
 
 
-def finding(rows: Sequence[Figures]) -> str:
+def finding(rows: Sequence[Result]) -> str:
     """The result at one setting in one sentence, about this engine's best contender."""
     winner = best(rows, "anydraft") or best(rows)
     if winner is None or winner.speedup is None:
@@ -65,11 +65,11 @@ def finding(rows: Sequence[Figures]) -> str:
     return ", ".join(filter(None, (said, same_tokens(winner))))
 
 
-def _has_plain(rows: Sequence[Figures]) -> bool:
+def _has_plain(rows: Sequence[Result]) -> bool:
     return any(row.plain for row in rows)
 
 
-def remarks(rows: Sequence[Figures]) -> list[tuple[str, str]]:
+def remarks(rows: Sequence[Result]) -> list[tuple[str, str]]:
     """What else a reader should know of one setting, under a name each: who gains too, who loses, what failed."""
     winner = best(rows, "anydraft") or best(rows)
     said = []
@@ -84,7 +84,7 @@ def remarks(rows: Sequence[Figures]) -> list[tuple[str, str]]:
     return said
 
 
-def _troubles(row: Figures, winner: Figures | None) -> list[str]:
+def _troubles(row: Result, winner: Result | None) -> list[str]:
     parts = []
     if row.speedup is not None and row is not winner:
         shares = f"{row.speedup.value:.2f} ({between(row.speedup)})"
@@ -93,7 +93,7 @@ def _troubles(row: Figures, winner: Figures | None) -> list[str]:
         elif verdict(row.speedup) == "unclear":
             parts.append(f"no clear difference from plain decoding{_over(row)}: {shares} of its speed")
     if row.equal is not None and row.equal[0] < row.equal[1] and row is not winner:
-        parts.append(same_tokens(row).removeprefix("but "))
+        parts.append(same_tokens(row).removeprefix("but ") + _from(row))
     if not row.measured:
         parts.append(f"could not be measured: {first(row)}")
     elif row.problems:
@@ -101,11 +101,16 @@ def _troubles(row: Figures, winner: Figures | None) -> list[str]:
     return parts
 
 
-def _over(row: Figures) -> str:
+def _from(row: Result) -> str:
+    """Whose texts a contender's were compared with."""
+    return " from this engine’s plain decoding" if row.plain or row.engine == "anydraft" else f" from {row.engine}’ own"
+
+
+def _over(row: Result) -> str:
     return "" if row.engine == "anydraft" else f" (of {row.engine})"
 
 
-def first(row: Figures, most: int = 120) -> str:
+def first(row: Result, most: int = 120) -> str:
     """The first problem of a contender, in one line."""
     text = " ".join((row.problems or ("no reason given",))[0].split())
     return text if len(text) <= most else text[: most - 1] + "…"
