@@ -81,9 +81,14 @@ def main(
         for kind in kinds:
             export_gguf(large, folder / f"{kind}.gguf", precision=kind)
             label = RIVAL if kind == "bf16" else f"{RIVAL}-{kind}"
-            engines[label] = stack.enter_context(
-                LlamaCpp(str(llama_python), folder / f"{kind}.gguf", threads=threads, context=context, repack=repack)
-            )
+            try:
+                engine = LlamaCpp(
+                    str(llama_python), folder / f"{kind}.gguf", threads=threads, context=context, repack=repack
+                )
+                engines[label] = stack.enter_context(engine)
+                engine.ask(ids=warm_up, n=1)
+            except ValueError as error:
+                raise typer.BadParameter(f"{error}; is --llama-python right, and does --no-repack help?") from error
         console.print(engines[RIVAL].about, markup=False)
         compared = [ids for _, ids in encoded[:COMPARED]]
         agreed = _agreement(place, large, engines, compared)

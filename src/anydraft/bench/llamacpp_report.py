@@ -1,7 +1,9 @@
 """The comparison with llama.cpp as Markdown, and what it was to show.
 
-Speed is given twice. Tokens a second count the whole run, prompt included; "after the prompt" leaves out the pass over
-the prompt and the token it gives, because the two engines differ more there than in decoding, and by the machine.
+Speed is given twice. Tokens a second count the whole run, prompt included; "after the prompt" leaves out the target's
+pass over the prompt, because the two engines differ more there than in decoding. That pass gives llama.cpp and
+transformers their first token, which is left out with it; anydraft's stops before the last token of the prompt and
+gives none. What a drafter does with the prompt stays in.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 from anydraft.bench.aims import Aim
 from anydraft.bench.measure import Record, Run
-from anydraft.bench.report import Row, summarise
+from anydraft.bench.report import Row, engine, summarise
 from anydraft.bench.statistics import Interval, bootstrap, ratio_of_rates, ratio_of_totals
 
 RIVAL = "llamacpp"
@@ -67,11 +69,11 @@ def beside(records: Sequence[Record], *, seed: int = 0) -> list[Beside]:
         made.append(
             Beside(
                 row=row,
-                rate=bootstrap(ratio_of_totals, *_after(mine.values()), seed=seed) if mine else None,
+                rate=bootstrap(ratio_of_totals, *_after(row.contender, mine.values()), seed=seed) if mine else None,
                 over=bootstrap(
                     ratio_of_rates,
-                    *_after(mine[prompt] for prompt in shared),
-                    *_after(theirs[prompt] for prompt in shared),
+                    *_after(row.contender, (mine[prompt] for prompt in shared)),
+                    *_after(RIVAL, (theirs[prompt] for prompt in shared)),
                     seed=seed,
                 )
                 if shared and row.contender != RIVAL
@@ -81,10 +83,11 @@ def beside(records: Sequence[Record], *, seed: int = 0) -> list[Beside]:
     return made
 
 
-def _after(runs: Iterable[Run]) -> tuple[list[float], list[float]]:
-    """Tokens and seconds after the pass over the prompt, which gives the first token."""
+def _after(contender: str, runs: Iterable[Run]) -> tuple[list[float], list[float]]:
+    """Tokens and seconds after the target's pass over the prompt."""
     kept = list(runs)
-    return [len(run.tokens) - 1.0 for run in kept], [run.seconds - run.seconds_prefill for run in kept]
+    given = 0.0 if engine(contender) == "anydraft" else 1.0  # tokens by the pass over the prompt itself
+    return [len(run.tokens) - given for run in kept], [run.seconds - run.seconds_prefill for run in kept]
 
 
 def aims(found: Sequence[Beside]) -> list[Aim]:
