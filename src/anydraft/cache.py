@@ -79,13 +79,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class Plan:
-    """Where the coming pass writes: which rows, first slot of each, and the span of slots it reads."""
+    """Where the coming pass writes: its rows, first slot of each (`first` where it is the same), and the span read."""
 
-    __slots__ = ("index", "rows", "span", "starts", "width")
+    __slots__ = ("first", "index", "rows", "span", "starts", "width")
 
     def __init__(self, rows: range, starts: list[int], width: int, span: int) -> None:
         self.rows = rows
         self.starts = starts
+        self.first = starts[0] if starts and starts.count(starts[0]) == len(starts) else None
         self.width = width
         self.span = span
         self.index: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -93,9 +94,8 @@ class Plan:
 
 def _write(store: torch.Tensor, states: torch.Tensor, plan: Plan) -> torch.Tensor:
     view = store[plan.rows.start : plan.rows.stop]
-    first = plan.starts[0]
-    if all(start == first for start in plan.starts):
-        view[:, :, first : first + plan.width] = states
+    if plan.first is not None:
+        view[:, :, plan.first : plan.first + plan.width] = states
     else:
         if plan.index is None or plan.index[0].device != store.device:
             slots = np.asarray(plan.starts)[:, None] + np.arange(plan.width)[None]

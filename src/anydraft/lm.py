@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
 from anydraft.hidden import LastHidden
+from anydraft.masks import Masks
 
 Nodes = tuple[Sequence[int], Sequence[int]]
 """New nodes of one row: token ids, and parents as indices into the row's tail (-1 = end of the prefix)."""
@@ -56,12 +56,14 @@ class LanguageModel:
         self.window = int(getattr(self.text_config, "sliding_window", None) or 0)
         parameters = inspect.signature(model.forward).parameters
         self._takes_keep = "logits_to_keep" in parameters
-        self._minimum = torch.finfo(self.dtype).min
+        self._masks = Masks(self.kinds, self.window, self.dtype)
+        self._embedding = model.get_input_embeddings()
+        self._catcher: LastHidden | None = None
 
     @property
     def device(self) -> torch.device:
         """Where token ids go in and logits come out."""
-        embedding = self.model.get_input_embeddings()
+        embedding = self._embedding
         device = next(embedding.parameters()).device
         # Offloaded weights are on "meta"; accelerate says where they come to be used.
         hook = getattr(embedding, "_hf_hook", None) if device.type == "meta" else None
@@ -166,22 +168,20 @@ class LanguageModel:
             span = bucket(max(span, cache.fixed_span))
         cache.reserve(span)
         cache.plan(rows, starts, width, span)
-        ids = np.zeros((len(starts), width), dtype=np.int64)
-        positions = np.zeros((len(starts), width), dtype=np.int64)
-        for i, (r, (tokens, _)) in enumerate(zip(rows, nodes, strict=True)):
-            n = len(tokens)
-            ids[i, :n] = tokens
-            positions[i, :n] = cache.depths[r][len(cache.depths[r]) - n :] if n else 0
-            positions[i] += cache.lengths[r]
+        ids, positions = [], []
+        for r, (tokens, _) in zip(rows, nodes, strict=True):
+            n, length, depths = len(tokens), cache.lengths[r], cache.depths[r]
+            ids.append([*tokens, *[0] * (width - n)])
+            positions.append([*[length + depth for depth in depths[len(depths) - n :]], *[length] * (width - n)])
         device = self.device
         arguments: dict[str, Any] = {"logits_to_keep": keep} if keep is not None and self._takes_keep else {}
         catching: AbstractContextManager[list[torch.Tensor]]
-        catching = LastHidden(self.model).caught() if hidden else nullcontext([])
+        catching = self._last_hidden().caught() if hidden else nullcontext([])
         with catching as states:
             output = self.model(
-                input_ids=torch.from_numpy(ids).to(device),
-                position_ids=torch.from_numpy(positions).to(device),
-                attention_mask=self._masks(cache, rows, [len(tokens) for tokens, _ in nodes], starts, width, span),
+                input_ids=torch.tensor(ids, device=device),
+                position_ids=torch.tensor(positions, device=device),
+                attention_mask=self._masks.of(cache, rows, [len(tokens) for tokens, _ in nodes], width, device),
                 past_key_values=cache,
                 use_cache=True,
                 return_dict=True,
@@ -189,38 +189,10 @@ class LanguageModel:
             )
         return Pass(output.logits, LastHidden.newest(states, self.model) if hidden else None)
 
-    def _masks(
-        self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], starts: list[int], width: int, span: int
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive masks (rows, 1, width, span): each node sees its row's prefix, its ancestors and itself."""
-        seen = np.zeros((len(starts), 1, width, span), dtype=np.bool_)
-        windowed = "sliding_attention" in self.kinds and 0 < self.window < span
-        near = np.zeros_like(seen) if windowed else seen
-        for i, (r, n, start) in enumerate(zip(rows, counts, starts, strict=True)):
-            length = cache.lengths[r]
-            tail = len(cache.tails[r])
-            seen[i, 0, :n, :length] = True
-            if n:
-                seen[i, 0, :n, length : length + tail] = cache.visible[r][tail - n :]
-            padding = np.arange(n, width)
-            seen[i, 0, padding, start + padding] = True
-            if windowed:
-                depths = np.asarray(cache.depths[r], dtype=np.int64)
-                keys = np.zeros(span, dtype=np.int64)
-                keys[:length] = np.arange(length)
-                keys[length : length + tail] = length + depths
-                queries = length + depths[tail - n :]
-                near[i, 0, :n] = seen[i, 0, :n] & (queries[:, None] - keys[None] < self.window)
-                near[i, 0, n:] = seen[i, 0, n:]
-        full = self._additive(seen)
-        if len(self.kinds) == 1:
-            return self._additive(near) if windowed else full
-        return {kind: self._additive(near) if windowed and kind == "sliding_attention" else full for kind in self.kinds}
-
-    def _additive(self, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> torch.Tensor:
-        mask = torch.zeros(seen.shape, dtype=self.dtype)
-        mask.masked_fill_(torch.from_numpy(~seen), self._minimum)
-        return mask.to(self.device)
+    def _last_hidden(self) -> LastHidden:
+        if self._catcher is None:
+            self._catcher = LastHidden(self.model)
+        return self._catcher
 
 
 def chain(tokens: Sequence[int], start: int = 0) -> Nodes:

@@ -1,0 +1,94 @@
+"""Masks of a pass: each node sees its row's prefix, its ancestors and itself; windows count positions, not slots.
+
+Only the tail, whose visibility follows from the tree, is looked at node by node; the prefix is filled in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from anydraft.cache import SlotCache
+
+
+class Masks:
+    """Makes additive masks for one model.
+
+    Args:
+        kinds: of attention layers that the model has, in the words of transformers.
+        window: how many positions sliding attention sees, itself included; 0 = all.
+        dtype: of the model.
+    """
+
+    def __init__(self, kinds: Sequence[str], window: int, dtype: torch.dtype) -> None:
+        self.kinds = list(kinds)
+        self.window = window if "sliding_attention" in kinds else 0
+        self.dtype = dtype
+        self._closed = torch.finfo(dtype).min
+        self._open: torch.Tensor | None = None
+
+    def of(
+        self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], width: int, device: torch.device
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Masks (rows, 1, width, span) for the pass that the cache has planned; by kind where there are several.
+
+        `counts`: new nodes of each row, the last ones of its tail; what the pass reads behind them is padding, and
+        sees itself.
+        """
+        span = cache.current.span
+        windowed = 0 < self.window < span
+        if width == 1 and not windowed and self._all_seen(cache, rows, counts, span):
+            full = self._nothing_hidden(len(rows), span, device)
+        else:
+            full = self._full(cache, rows, counts, width, span).to(device)
+        near = self._near(cache, rows, counts, full) if windowed else full
+        if len(self.kinds) == 1:
+            return near
+        return {kind: near if kind == "sliding_attention" else full for kind in self.kinds}
+
+    @staticmethod
+    def _all_seen(cache: SlotCache, rows: Sequence[int], counts: Sequence[int], span: int) -> bool:
+        """Whether every row has one new node right behind its prefix, and no slot beyond it is read."""
+        return all(
+            count == 1 and len(cache.tails[row]) == 1 and cache.lengths[row] == span - 1
+            for row, count in zip(rows, counts, strict=True)
+        )
+
+    def _nothing_hidden(self, rows: int, span: int, device: torch.device) -> torch.Tensor:
+        """Zeros (rows, 1, 1, span), a part of some that are kept: plain decoding needs them at every pass."""
+        if self._open is None or self._open.shape[-1] < span or self._open.device != device:
+            self._open = torch.zeros(1, 1, 1, 2 * span, dtype=self.dtype, device=device)
+        return self._open[..., :span].expand(rows, 1, 1, span)
+
+    def _full(
+        self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], width: int, span: int
+    ) -> torch.Tensor:
+        mask = torch.full((len(rows), 1, width, span), self._closed, dtype=self.dtype)
+        starts = cache.current.starts
+        for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            length, tail = cache.lengths[row], len(cache.tails[row])
+            if count:
+                mask[i, 0, :count, :length] = 0.0
+                seen = torch.from_numpy(cache.visible[row][tail - count :])
+                mask[i, 0, :count, length : length + tail].masked_fill_(seen, 0.0)
+            if count < width:
+                padding = torch.arange(count, width)
+                mask[i, 0, padding, starts[i] + padding] = 0.0
+        return mask
+
+    def _near(
+        self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], full: torch.Tensor
+    ) -> torch.Tensor:
+        """The same without what lies outside of the window."""
+        far = np.zeros(full.shape, dtype=np.bool_)
+        for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            if count:
+                length, tail = cache.lengths[row], len(cache.tails[row])
+                depths = length + np.asarray(cache.depths[row], dtype=np.int64)
+                keys = np.arange(length + tail)
+                keys[length:] = depths
+                queries = depths[tail - count :]
+                far[i, 0, :count, : length + tail] = queries[:, None] - keys[None] >= self.window
+        return full.masked_fill(torch.from_numpy(far).to(full.device), self._closed)
