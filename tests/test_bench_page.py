@@ -204,10 +204,26 @@ def test_an_enlarged_target_is_announced_before_any_figure():
     assert "enlarged" not in page(summary())
 
 
+def test_a_busy_machine_and_an_unfinished_run_are_announced():
+    busy = {"load_average": 7.6, "cores": 2}
+    text = page(summary() | {"provenance": busy, "measured": [40, 60]})
+    assert "The machine was busy: a load of 7.6 on 2 cores when this began." in text
+    assert "Not finished: 40 of 60 runs were measured." in text
+    assert "caveat" not in page(summary() | {"provenance": {"load_average": 0.3, "cores": 2}}).split("</style>")[1]
+
+
+def test_the_fastest_contender_s_text_comes_first():
+    text = page(summary())
+    names = re.findall(r'data-key="example" data-value="\d"[^>]*>([^<]+)<', text)
+    assert names == ["lookup+redrafter", "redrafter", "uag pycode-2m"]
+    plain = page({"rows": [PLAIN], "examples": [example("anydraft", 0.0, ("target",))]})
+    assert "all the target’s own" in plain
+
+
 def test_colours_of_proposers_are_those_of_their_contenders():
     text = page(summary())
     line = re.search(r'<rect[^>]*class="bar (c\d) faster"', text[text.index("redrafter") :])
-    written = re.search(r'<span class="by (c\d)">', text)
+    written = re.search(r'Text by redrafter.*?<span class="by (c\d)">', text, re.DOTALL)
     contenders = re.findall(r'<i class="chip (c\d|plain)"></i>([^<]+)<small>', text)
     assert {name: kind for kind, name in contenders}["redrafter"] == written[1]
     assert line
@@ -262,3 +278,9 @@ def test_long_names_keep_both_ends():
     assert short.endswith("deed")
     assert shorten("lookup", 120) == "lookup"
     assert cut(name, 120).startswith("universal")
+
+
+def test_a_failure_of_plain_decoding_leaves_no_bar():
+    text = page({"rows": [failed(0.0, 1) | {"contender": "anydraft"}, failed(0.0, 1)]})
+    assert 'class="bar' not in text
+    assert "plain decoding, eagle</b>: could not be measured" in text

@@ -76,11 +76,7 @@ def _sections(summary: Mapping[str, Any], rows: Sequence[Result], provenance: Ma
         section("cost", "Why: tokens per pass, cost of a pass", *cost.views(rows, colours)),
         section("acceptance", "Acceptance by depth", *acceptance.views(rows, colours)),
         section("times", "Where the time of a token goes", *times.views(rows)),
-        section(
-            "example",
-            "One text, by who proposed it",
-            *example.examples(texts, colours, temperatures=sorted({row.setting.temperature for row in rows})),
-        ),
+        section("example", "One text, by who proposed it", *example.examples(texts, rows, colours)),
         section(
             "table",
             "All figures",

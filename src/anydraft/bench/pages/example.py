@@ -6,7 +6,7 @@ from typing import Any
 from anydraft.bench.pages.colours import Colours, legend
 from anydraft.bench.pages.markup import Markup, tag
 from anydraft.bench.pages.panels import switch, when
-from anydraft.bench.pages.results import mappings, number, sequence, shown_name
+from anydraft.bench.pages.results import Result, mappings, number, sequence, shown_name
 
 OWN = frozenset({"target", "plain", ""})
 """Proposers that are no drafter."""
@@ -30,9 +30,11 @@ def _proposer(piece: Mapping[str, Any]) -> str:
     return str(piece.get("proposer") or "target")
 
 
-def examples(found: Sequence[Mapping[str, Any]], colours: Colours, *, temperatures: Sequence[float]) -> list[Markup]:
-    """All examples behind a switch by contender, each at its temperature."""
-    names = list(dict.fromkeys(map(_name, found)))
+def examples(found: Sequence[Mapping[str, Any]], rows: Sequence[Result], colours: Colours) -> list[Markup]:
+    """All examples behind a switch by contender, the fastest first, each at its temperature."""
+    gains = {row.contender: row.speedup.value for row in reversed(rows) if row.speedup is not None}
+    names = sorted(dict.fromkeys(map(_name, found)), key=lambda name: -gains.get(name, 0.0))
+    temperatures = {row.setting.temperature for row in rows}
     if not names:
         return [tag("p", "No text was kept.", class_="none")]
     parts: list[Markup] = []
@@ -42,12 +44,12 @@ def examples(found: Sequence[Mapping[str, Any]], colours: Colours, *, temperatur
     for place, name in enumerate(names):
         mine = [one for one in found if _name(one) == name]
         at = {number(one.get("temperature")) or 0.0: one for one in reversed(mine)}
-        for temperature in sorted({*temperatures, *at}):
+        for temperature in sorted(temperatures | set(at)):
             body = [_one(at[temperature], name, colours)] if temperature in at else []
             if not body:
                 body = [tag("p", f"No text of {name} was kept at temperature {temperature:g}.", class_="none")]
             chosen: dict[str, object] = {"example": place} if len(names) > 1 else {}
-            if len({*temperatures, *at}) > 1:
+            if len(temperatures | set(at)) > 1:
                 chosen["temperature"] = f"{temperature:g}"
             label = tag("p", f"{name}, temperature {temperature:g}", class_="setting")
             parts.append(tag("div", label, *body, class_="panel", data_when=when(**chosen) or None))
@@ -66,10 +68,8 @@ def _one(example: Mapping[str, Any], name: str, colours: Colours) -> Markup:
     if not total:
         return tag("p", "This text is empty.", class_="none")
     drafted = total - sum(count for proposer, count in counted.items() if proposer in OWN)
-    said = (
-        f"{total} tokens in {passes} {'pass' if passes == 1 else 'passes'}:"
-        f" {drafted / total:.0%} were drafted, the rest is the target’s own."
-    )
+    share = f"{drafted / total:.0%} were drafted, the rest is the target’s own" if drafted else "all the target’s own"
+    said = f"{total} {'token' if total == 1 else 'tokens'} in {passes} {'pass' if passes == 1 else 'passes'}: {share}"
     entries = [
         (_kind(proposer, colours), f"{'the target itself' if proposer in OWN else proposer} {count / total:.0%}")
         for proposer, count in sorted(counted.items(), key=lambda item: (item[0] in OWN, -item[1]))

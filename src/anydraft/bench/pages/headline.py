@@ -57,11 +57,14 @@ def subtitle(provenance: Mapping[str, Any]) -> str:
 
 
 def caveats(provenance: Mapping[str, Any], measured: object) -> list[Markup]:
-    """What a reader has to be told before any figure: a run cut short, a target made to cost more than it is."""
+    """What a reader has to be told before any figure: a run cut short, a busy machine, an enlarged target."""
     said = []
     counts = [int(count) for value in sequence(measured) if (count := number(value)) is not None]
     if len(counts) == 2 and counts[0] < counts[1]:
         said.append(f"Not finished: {counts[0]} of {counts[1]} runs were measured.")
+    load, cores = number(provenance.get("load_average")), number(provenance.get("cores"))
+    if load is not None and cores is not None and load > cores:
+        said.append(f"The machine was busy: a load of {load:.1f} on {cores:.0f} cores when this began.")
     enlarged = next((value for key, value in provenance.items() if "enlarge" in key and value), None)
     if enlarged is not None:
         how = "" if enlarged is True or isinstance(enlarged, Mapping | list) else f" ({enlarged})"

@@ -74,12 +74,13 @@ def views(rows: Sequence[Result], colours: Colours) -> list[Markup]:
 
 def over_own(rows: Sequence[Result]) -> list[Bar]:
     """Over plain decoding of the same engine."""
-    return [Bar(row, row.speedup, _why(row, row.plain), row.plain) for row in rows]
+    bases = [row.plain and row.measured for row in rows]
+    return [Bar(row, row.speedup, _why(row, base), base) for row, base in zip(rows, bases, strict=True)]
 
 
 def over_transformers(rows: Sequence[Result]) -> list[Bar]:
     """Over transformers' own generate."""
-    bases = [row.plain and row.engine == "transformers" for row in rows]
+    bases = [row.plain and row.measured and row.engine == "transformers" for row in rows]
     return [Bar(row, row.speedup_transformers, _why(row, base), base) for row, base in zip(rows, bases, strict=True)]
 
 
@@ -156,7 +157,9 @@ def _bar(
     value, spread = f"{interval.value:.2f}×", f"{interval.low:.2f}–{interval.high:.2f}"
     parts.append(bar(scale(0), y, scale(interval.value) - scale(0), thick, f"bar {colours.of(name)} {kind}"))
     parts.append(line(low, middle, high, middle, "whisker"))
-    parts += [line(end, middle - 4, end, middle + 4, "whisker") for end in (low, high)]
+    # One that ends beyond the drawing has no end.
+    ends = [scale(end) for end in (interval.low, interval.high) if scale.low <= end <= scale.high]
+    parts += [line(end, middle - 4, end, middle + 4, "whisker") for end in ends]
     if narrow:
         parts += [write(width - 48, text, spread, "muted", "end"), write(width, text, value, f"value {kind}", "end")]
     else:

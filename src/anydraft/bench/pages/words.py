@@ -80,8 +80,11 @@ def remarks(rows: Sequence[Result]) -> list[tuple[str, str]]:
     if others:
         gains = (f"{row.contender} {times(row.speedup.value)} times{_over(row)}" for row in others if row.speedup)
         said.append(("also faster", ", ".join(gains)))
-    said += [(row.contender, "; ".join(parts)) for row in rows if (parts := _troubles(row, winner))]
-    return said
+    troubles: dict[str, list[str]] = {}
+    for row in rows:
+        if parts := _troubles(row, winner):
+            troubles.setdefault("; ".join(parts), []).append(row.contender)
+    return said + [(", ".join(names), text) for text, names in troubles.items()]
 
 
 def _troubles(row: Result, winner: Result | None) -> list[str]:
