@@ -18,6 +18,7 @@ from anydraft.cli.demo import demo
 from anydraft.cli.distill import distill
 from anydraft.cli.generate import generate
 from anydraft.cli.inspect import inspect
+from anydraft.cli.recommend import recommend
 from anydraft.cli.train import train
 from anydraft.cli.verify import verify
 from anydraft.errors import AnydraftError
@@ -63,7 +64,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, chat, inspect, verify, demo, bench, distill, train):
+for command in (generate, chat, inspect, verify, demo, bench, recommend, distill, train):
     app.command()(command)
 
 
