@@ -64,7 +64,7 @@ def chart(rows: Sequence[Result], colours: Colours, high: float) -> list[Markup]
 
     def draw(width: int) -> tuple[float, list[Markup]]:
         narrow = width == NARROW
-        names = 0.0 if narrow else column([row.contender for row in known], 200) + 16
+        names = 0.0 if narrow else column([row.contender for row in known], 200, bold=True) + 16
         across = Scale(1, deepest, 52, width - names - 14)
         up = Scale(0, high, 250 if narrow else 300, 14)
         parts = []
@@ -138,6 +138,6 @@ def _names(rows: Sequence[Result], colours: Colours, across: Scale, up: Scale, n
         for place, (y, name, x) in zip(places, ends, strict=True)
         for part in (
             tag("path", d=f"M{x + 8:.1f} {y:.1f}L{left - 4:.1f} {place:.1f}", class_=f"leader {colours.of(name)}"),
-            write(left, place + 4, shorten(name, names - 20), f"end-name {colours.of(name)}"),
+            write(left, place + 4, shorten(name, names - 20, bold=True), f"end-name {colours.of(name)}"),
         )
     ]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anydraft.bench.pages.colours import Colours, legend
-from anydraft.bench.pages.markup import Markup, tag
+from anydraft.bench.pages.markup import Markup, tag, visible
 from anydraft.bench.pages.panels import switch, when
 from anydraft.bench.pages.results import Result, mappings, number, sequence, shown_name
 
@@ -23,7 +23,7 @@ def proposers(found: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
 
 def _name(example: Mapping[str, Any]) -> str:
     contender = str(example.get("contender") or "unnamed")
-    return shown_name(contender, contender.partition("-")[0] if contender.startswith("transformers") else "anydraft")
+    return visible(shown_name(contender, contender.partition("-")[0]))
 
 
 def _proposer(piece: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anydraft.bench.pages.markup import visible
 from anydraft.bench.statistics import Interval
 
 PARTS = ("target", "draft", "convert", "verify", "other", "prefill")
@@ -83,12 +84,14 @@ def _result(row: Mapping[str, Any]) -> Result:
     name = str(row.get("contender") or "unnamed")
     engine = str(row.get("engine") or name.partition("-")[0])
     return Result(
-        contender=shown_name(name, engine),
+        contender=visible(shown_name(name, engine)),
         plain=name == engine,
         engine=engine,
         setting=Setting(number(row.get("temperature")) or 0.0, int(number(row.get("batch")) or 1)),
         prompts=int(number(row.get("prompts")) or 0),
-        problems=tuple(dict.fromkeys(str(text) for key in ("errors", "failures") for text in sequence(row.get(key)))),
+        problems=tuple(
+            dict.fromkeys(visible(str(text)) for key in ("errors", "failures") for text in sequence(row.get(key)))
+        ),
         tokens_per_second=interval(row.get("tokens_per_second")),
         speedup=interval(row.get("speedup")),
         speedup_transformers=interval(row.get("speedup_transformers")),
