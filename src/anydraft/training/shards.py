@@ -72,7 +72,7 @@ class Shards:
         """Ids on disk, each with a summary of its record."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = -1
-        self._lock = _locked(folder)
+        self._lock = locked(folder)
         try:
             self._recover(check)
         except BaseException:
@@ -180,7 +180,7 @@ def _summary(record: Record) -> Record:
     return kept | {"tokens": len(record["answer"])}
 
 
-def _locked(folder: Path) -> int:
+def locked(folder: Path) -> int:
     """A descriptor that holds the folder for this process; -1 where the system has no such locks."""
     try:
         import fcntl
