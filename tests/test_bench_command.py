@@ -369,6 +369,8 @@ def test_a_prompt_counts_when_all_contenders_finished_it(tmp_path: Path) -> None
     assert store.done(1) == {(0.0, "x")}
     store.close()
     again = RunStore(tmp_path, some_settings(), names)
+    with pytest.raises(OptionConflict, match="another process is writing"):
+        RunStore(tmp_path, some_settings(), names)
     assert again.resumed == 2
     assert [r.prompt_id for r in read_runs(tmp_path / "runs.jsonl")] == ["x", "x"]
     again.close()

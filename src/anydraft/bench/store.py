@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from anydraft.bench.measure import Record
 from anydraft.bench.settings import Settings
 from anydraft.errors import OptionConflict
+from anydraft.training.shards import locked
 
 RUNS, SETTINGS = "runs.jsonl", "settings.json"
 
@@ -33,7 +34,7 @@ class RunStore:
         records: complete prompts of earlier processes, and all records of this one.
 
     Raises:
-        OptionConflict: the folder has runs of other settings, or runs that cannot be read.
+        OptionConflict: the folder has runs of other settings, or runs that cannot be read; another process writes there.
     """
 
     def __init__(
@@ -48,16 +49,24 @@ class RunStore:
             raise OptionConflict(
                 f"cannot write to {str(folder)!r}: {problem}; give another folder as --out"
             ) from problem
-        if not fresh:
-            self._require(settings)
-            self.records = complete(read_runs(folder / RUNS), self.contenders)
-        self.resumed = len(self.records)
-        write_whole(folder / SETTINGS, json.dumps(settings.to_dict(), indent=2) + "\n")
-        write_whole(folder / RUNS, "".join(_line(record) for record in self.records))
-        self._file = (folder / RUNS).open("a", encoding="utf-8")
+        self._lock = locked(folder)
+        self._file: IO[str] | None = None
+        try:
+            if not fresh:
+                self._require(settings)
+                self.records = complete(read_runs(folder / RUNS), self.contenders)
+            self.resumed = len(self.records)
+            write_whole(folder / SETTINGS, json.dumps(settings.to_dict(), indent=2) + "\n")
+            write_whole(folder / RUNS, "".join(_line(record) for record in self.records))
+            self._file = (folder / RUNS).open("a", encoding="utf-8")
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, record: Record) -> None:
         """Write one, down to the disk."""
+        if self._file is None:
+            raise ValueError(f"the store in {self.folder} is closed")
         self.records.append(record)
         self._file.write(_line(record))
         self._file.flush()
@@ -76,8 +85,13 @@ class RunStore:
         return complete(self.records, self.contenders)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file and let others write."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _require(self, settings: Settings) -> None:
         path = self.folder / SETTINGS
