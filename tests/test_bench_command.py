@@ -12,9 +12,11 @@ import pytest
 import tiny
 import torch
 from cli_pair import run, write_pair
+from rich.console import Console
 from tiny_networks import random_network
 
 from anydraft.bench import prompt_sets
+from anydraft.bench.bench_table import speed_table
 from anydraft.bench.compare import compare
 from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.differences import first_differences
@@ -252,7 +254,7 @@ def test_a_drafter_that_cannot_be_loaded_is_reported(pair: tuple[str, str], prom
     options = ("--prompts", prompts, *SMALL, "--batch", 1, "--no-peers", "-t", 0, "--out", tmp_path / "out")
     result = run("bench", pair[0], "-d", tmp_path / "of-another", "-d", "lookup", *options)
     assert result.exit_code == 0, result.stderr
-    assert "anydraft-of-another at T=0, batch 1 failed: NotLoaded: WrongTarget" in result.stdout
+    assert "anydraft-of-another failed: NotLoaded: WrongTarget" in result.stdout
     rows = rows_of(json.loads((tmp_path / "out" / "summary.json").read_text()))
     assert rows["anydraft-of-another", 0.0, 1]["prompts"] == 0
     assert rows["anydraft-lookup", 0.0, 1]["prompts"] == 4
@@ -430,6 +432,17 @@ def test_figures_of_errors_and_failures() -> None:
     assert row.speedup is not None
     assert row.speedup.value == pytest.approx(2.0)
     assert finite({"a": [math.nan, 1.0], "b": (math.inf,)}) == {"a": [None, 1.0], "b": [None]}
+
+
+def test_one_prompt_has_no_interval() -> None:
+    rows = figures([record("anydraft", "p", 2.0), record("anydraft-x", "p", 1.0)])
+    speedup = rows[1].speedup
+    assert speedup is not None
+    assert speedup.value == pytest.approx(2.0)
+    assert math.isnan(speedup.low)
+    table = Console(width=200, record=True)
+    table.print(speed_table(rows))
+    assert "nan" not in table.export_text()
 
 
 def test_time_left_is_by_contender() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich import box
@@ -13,11 +14,15 @@ from anydraft.bench.figures import PARTS, Figures
 from anydraft.bench.statistics import Interval
 
 FASTER, SLOWER = 1.02, 0.98
+FULL_WIDTH = 190
+"""Columns that the table with all intervals takes."""
 
 
 def show(rows: Sequence[Figures], title: str, console: Console) -> None:
     """Print everything; narrow terminals get the figures without their intervals."""
-    full = console.width >= 130 or not console.is_terminal
+    if not console.is_terminal:
+        console = Console(width=FULL_WIDTH)  # a file has no width
+    full = console.width >= FULL_WIDTH
     console.print(Text(title, style="bold"))
     console.print(speed_table(rows, full=full), time_table(rows))
     for line in remarks(rows):
@@ -30,20 +35,21 @@ def speed_table(rows: Sequence[Figures], *, full: bool = True) -> Table:
     headings = ["T", "batch", "contender", "tokens/s", "x plain"]
     headings += ["x transformers"] if peers else []
     table = _table([*headings, "tau", "c", "accepted", "same text", ""])
-    for row in rows:
-        cells: list[str | Text] = [_number(row.tokens_per_second, ".1f", full), _speedup(row.speedup, full)]
+    for row, last in _with_ends(rows):
+        cells: list[str | Text] = [number(row.tokens_per_second, ".1f", full), _speedup(row.speedup, full)]
         if peers:
-            cells.append(_number(row.speedup_transformers, ".2f", full))
+            cells.append(number(row.speedup_transformers, ".2f", full))
         table.add_row(
             f"{row.temperature:g}",
             str(row.batch),
             row.contender,
             *cells,
-            _number(row.tau, ".2f", full),
-            _number(row.cost, ".2f", full),
+            number(row.tau, ".2f", full),
+            number(row.cost, ".2f", full),
             "-" if row.acceptance_rate is None else f"{row.acceptance_rate:.0%}",
             "-" if row.equal is None else f"{row.equal[0]}/{row.equal[1]}",
             Text("broken", style="bold red") if row.broken else "",
+            end_section=last,
         )
     return table
 
@@ -51,7 +57,7 @@ def speed_table(rows: Sequence[Figures], *, full: bool = True) -> Table:
 def time_table(rows: Sequence[Figures]) -> Table:
     """Milliseconds a token by part, the first token, memory, and acceptance at the first depths."""
     table = _table(["T", "batch", "contender", *PARTS, "first token", "memory", "kept at depth 1, 2, ..."])
-    for row in rows:
+    for row, last in _with_ends(rows):
         table.add_row(
             f"{row.temperature:g}",
             str(row.batch),
@@ -60,6 +66,7 @@ def time_table(rows: Sequence[Figures]) -> Table:
             "-" if row.first_token is None else f"{1000 * row.first_token:.0f} ms",
             "-" if row.peak_memory is None else f"{row.peak_memory / 2**20:.0f} MiB",
             " ".join(f"{share:.2f}" for share in row.acceptance[:5]) or "-",
+            end_section=last,
         )
     table.caption = "prefill to other: milliseconds a token"
     table.caption_justify = "left"
@@ -68,20 +75,31 @@ def time_table(rows: Sequence[Figures]) -> Table:
 
 def remarks(rows: Sequence[Figures]) -> Iterator[Text]:
     """What broke, and where texts left plain decoding's."""
+    broke: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        place = f"{row.contender} at T={row.temperature:g}, batch {row.batch}"
-        for error in row.errors:
-            yield Text.assemble((f"{place} failed: ", "red"), error)
-        for failure in row.failures:
-            yield Text.assemble((f"{place}: its drafter broke and was left out: ", "red"), failure)
+        for what, messages in (("failed", row.errors), ("lost its drafter, which broke", row.failures)):
+            for message in messages:
+                text, _, count = message.rpartition(" (")
+                place = f"T={row.temperature:g}, batch {row.batch}: {count.rstrip(')')}"
+                broke.setdefault((f"{row.contender} {what}: ", text), []).append(place)
+    for (who, message), places in broke.items():
+        yield Text.assemble((who, "red"), message, (f" ({'; '.join(places)})", "dim"))
+    for row in rows:
         if row.first_difference is not None:
             found = row.first_difference
             yield Text.assemble(
-                (f"{place}, first difference: ", "yellow"),
+                (f"{row.contender} at T={row.temperature:g}, batch {row.batch}, first difference: ", "yellow"),
                 f"{found['prompt_id']}, new token {found['position']}: plain decoding says {found['plain_text']!r}, "
                 f"here it was {found['drafted_text']!r}; the two best scores there differ by "
                 f"{found['margin']['gap']:.3g}",
             )
+
+
+def _with_ends(rows: Sequence[Figures]) -> Iterator[tuple[Figures, bool]]:
+    """Every row, and whether it is the last one of its temperature and batch size."""
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        settings = None if following is None else (following.temperature, following.batch)
+        yield row, settings != (row.temperature, row.batch)
 
 
 def _table(headings: Sequence[str]) -> Table:
@@ -92,17 +110,18 @@ def _table(headings: Sequence[str]) -> Table:
     return table
 
 
-def _number(interval: Interval | None, spec: str, full: bool) -> str:
+def number(interval: Interval | None, spec: str = ".2f", full: bool = True) -> str:
+    """A figure, with its interval where that is wanted and known."""
     if interval is None:
         return "-"
-    return f"{interval:{spec}}" if full else f"{interval.value:{spec}}"
+    return f"{interval:{spec}}" if full and not math.isnan(interval.low) else f"{interval.value:{spec}}"
 
 
 def _speedup(interval: Interval | None, full: bool) -> Text:
     style = ""
     if interval is not None:
         style = "green" if interval.low > FASTER else "red" if interval.high < SLOWER else ""
-    return Text(_number(interval, ".2f", full), style=style)
+    return Text(number(interval, ".2f", full), style=style)
 
 
 def _milliseconds(seconds: float | None) -> str:

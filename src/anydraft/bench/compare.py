@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from anydraft.bench.bench_table import FULL_WIDTH
 from anydraft.bench.measure import Record
 from anydraft.bench.report import engine, run_of
 from anydraft.bench.statistics import Array, Interval, bootstrap, ratio_of_rates, ratio_of_totals
@@ -224,6 +225,8 @@ def show(found: Comparison, console: Console) -> None:
             f"{change.same[0]}/{change.same[1]}",
             "-" if change.equal == (None, None) else " → ".join(_share(equal) for equal in change.equal),
         )
+    if not console.is_terminal:
+        console = Console(width=FULL_WIDTH)  # a file has no width
     console.print(Text(f"{found.after} over {found.before}", style="bold"), table)
     for title, names in (("only before", found.only_before), ("only after", found.only_after)):
         if names:

@@ -34,7 +34,8 @@ class Figures:
         prompts: finished ones, all rows of a batch counted.
         errors, failures: runs that failed, and drafters that broke within a run and were left out; each message once,
             with how many runs it befell.
-        tokens_per_second: new tokens over wall time, the prompt included.
+        tokens_per_second: new tokens over wall time, the prompt included. Bounds of intervals are not-a-number where
+            there was one prompt, or one batch, only.
         speedup: over plain decoding by the same engine at the same batch size; None for plain decoding.
         speedup_transformers: over plain decoding by transformers.
         tau: tokens per target pass (of a row).
@@ -110,11 +111,11 @@ def _figures(row: Row, records: Sequence[Record], differences: Mapping[Place, di
         prompts=row.prompts * row.batch,
         errors=_counted(Counter(row.errors), len(records)),
         failures=_counted(failures, len(records)),
-        tokens_per_second=row.tokens_per_second,
-        speedup=row.speedup.get(own),
-        speedup_transformers=row.speedup.get("transformers"),
-        tau=row.tokens_per_pass,
-        cost=row.cost,
+        tokens_per_second=_known(row.tokens_per_second, row.prompts),
+        speedup=_known(row.speedup.get(own), row.prompts),
+        speedup_transformers=_known(row.speedup.get("transformers"), row.prompts),
+        tau=_known(row.tokens_per_pass, row.prompts),
+        cost=_known(row.cost, row.prompts),
         acceptance=[kept / drafts if drafts else 0.0 for kept, drafts in zip(accepted, reached, strict=True)],
         reached=reached,
         acceptance_rate=row.acceptance_rate,
@@ -125,6 +126,11 @@ def _figures(row: Row, records: Sequence[Record], differences: Mapping[Place, di
         first_difference=differences.get((row.contender, row.temperature, row.batch)),
         excess_z=row.excess_z,
     )
+
+
+def _known(interval: Interval | None, units: int) -> Interval | None:
+    """Without its bounds where there was one prompt (or batch) only: how much they differ is not known then."""
+    return Interval(interval.value, math.nan, math.nan) if interval is not None and units < 2 else interval
 
 
 def _parts(runs: Sequence[Run]) -> dict[str, float]:

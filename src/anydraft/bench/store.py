@@ -34,7 +34,8 @@ class RunStore:
         records: complete prompts of earlier processes, and all records of this one.
 
     Raises:
-        OptionConflict: the folder has runs of other settings, or runs that cannot be read; another process writes there.
+        OptionConflict: the folder has runs of other settings, or runs that cannot be read, or another process writes
+            there.
     """
 
     def __init__(

@@ -178,11 +178,13 @@ def _expectations(chosen: Advice, found: Recommendation) -> str:
 
 
 def _cells(advice: Advice, temperatures: list[float]) -> list[str]:
+    from anydraft.bench.bench_table import number
+
     gains = [advice.by_temperature.get(at) for at in temperatures]
     return [
         advice.name,
-        "-" if advice.speedup is None else f"{advice.speedup:.2f}",
-        *("-" if gain is None else f"{gain:.2f}" for gain in gains),
+        number(advice.speedup),
+        *(number(gain) for gain in gains),
         _number(advice.tokens_per_second, ".1f"),
         _number(advice.tau, ".2f"),
         _size(advice.memory),
