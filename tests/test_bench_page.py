@@ -13,9 +13,6 @@ from bench_summary import NASTY, example, failed, row, summary
 from anydraft.bench.page import page, write_page
 from anydraft.bench.pages.drawing import Scale, cut, log_ticks, room, shorten, ticks
 from anydraft.bench.pages.markup import Markup, escape, tag
-from anydraft.bench.pages.results import read
-from anydraft.bench.pages.words import finding, remarks, verdict
-from anydraft.bench.statistics import Interval
 
 VOID = {"meta", "link", "input", "br"}
 PLAIN = row("anydraft", "anydraft", None, 1.0, 0.0, 1)
@@ -49,15 +46,6 @@ class Elements(HTMLParser):
 
     def text_of(self, name: str) -> str:
         return "\n".join(text for found, text in self.texts if found == name)
-
-
-def contender(name: str, value: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
-    made = row(f"anydraft-{name}", "anydraft", value, 2.0, 0.0, 1)
-    return made | {"speedup": {"value": value, "low": low, "high": high}} | changes
-
-
-def said(*rows: dict[str, Any]) -> str:
-    return finding(read({"rows": [PLAIN, *rows]}))
 
 
 def test_the_page_is_well_formed_and_asks_for_nothing(tmp_path: Path):
@@ -169,47 +157,9 @@ def test_any_figure_may_be_missing(value: Any):
     assert "nan" not in re.sub("nan in scores", "", text).lower().split()
 
 
-def test_a_gain_is_called_one_where_the_whole_interval_lies_above_one():
-    assert said(contender("lookup", 2.41, 2.2, 2.6)) == "lookup: 2.4 times as fast as plain decoding, the same tokens"
-    assert said(contender("lookup", 1.04, 1.01, 1.07, equal=None)) == "lookup: 1.04 times as fast as plain decoding"
-    unclear = said(contender("lookup", 1.04, 0.98, 1.1, equal=None))
-    assert unclear == "lookup is not clearly faster than plain decoding: 1.04 times, and 1 is in the interval"
-    assert said(contender("a", 0.9, 0.8, 0.95, equal=None)) == "a is slower than plain decoding: 0.90 of its speed"
-    lost = said(contender("a", 0.9, 0.8, 0.95, equal=None), contender("b", 0.7, 0.6, 0.8))
-    assert lost == "Nothing here beats plain decoding: the best, a, runs at 0.90 of its speed"
-    assert [verdict(Interval(1.1, *ends)) for ends in ((1.0, 1.2), (1.01, 1.2), (0.8, 0.99))] == [
-        "unclear",
-        "faster",
-        "slower",
-    ]
-
-
-def test_texts_that_differ_are_in_the_headline():
-    assert said(contender("a", 2.0, 1.9, 2.1, equal=[11, 12])).endswith("plain decoding, but 1 of 12 texts differs")
-    assert said(contender("a", 2.0, 1.9, 2.1, equal=[9, 12])).endswith("but 3 of 12 texts differ")
-
-
-def test_the_headline_is_about_this_engine_and_peers_are_remarked():
-    peer = row("transformers-assisted", "transformers", 3.0, 2.0, 0.0, 1)
-    rows = read({"rows": [PLAIN, contender("lookup", 1.3, 1.2, 1.4), contender("medusa", 0.8, 0.7, 0.9), peer]})
-    assert finding(rows).startswith("lookup: 1.3 times")
-    found = dict(remarks(rows))
-    assert found["also faster"] == "transformers + assisted 2.9 times (of transformers)"
-    assert found["medusa"] == "slower than plain decoding, 0.80 (0.70 to 0.90) of its speed"
-
-
-def test_an_enlarged_target_is_announced_before_any_figure():
-    text = page(summary() | {"provenance": {"enlarged": "400 M"}})
-    assert 0 < text.index("The target is an enlarged one (400 M)") < text.index("<h1>")
-    assert "enlarged" not in page(summary())
-
-
-def test_a_busy_machine_and_an_unfinished_run_are_announced():
-    busy = {"load_average": 7.6, "cores": 2}
-    text = page(summary() | {"provenance": busy, "measured": [40, 60]})
-    assert "The machine was busy: a load of 7.6 on 2 cores when this began." in text
-    assert "Not finished: 40 of 60 runs were measured." in text
-    assert "caveat" not in page(summary() | {"provenance": {"load_average": 0.3, "cores": 2}}).split("</style>")[1]
+def test_the_command_breaks_before_options_only():
+    text = page(summary() | {"provenance": {"command": "anydraft bench a -d 'b c' --limit 4"}})
+    assert "<span>anydraft bench a</span> <span>-d &#x27;b c&#x27;</span> <span>--limit 4</span>" in text
 
 
 def test_the_fastest_contender_s_text_comes_first():
@@ -278,9 +228,3 @@ def test_long_names_keep_both_ends():
     assert short.endswith("deed")
     assert shorten("lookup", 120) == "lookup"
     assert cut(name, 120).startswith("universal")
-
-
-def test_a_failure_of_plain_decoding_leaves_no_bar():
-    text = page({"rows": [failed(0.0, 1) | {"contender": "anydraft"}, failed(0.0, 1)]})
-    assert 'class="bar' not in text
-    assert "plain decoding, eagle</b>: could not be measured" in text

@@ -10,6 +10,7 @@ import browser as chromium
 import pytest
 from bench_summary import NASTY, failed, summary
 from browser import Browser
+from page_looks import BOXES, CONTRAST, SHOWN, crowded
 
 from anydraft.bench.page import write_page
 
@@ -18,14 +19,6 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"no browser on the path
 REAL = Path(__file__).parent / "data" / "bench_summary.json"
 DRAWINGS = ("speed", "cost", "acceptance", "times")
 WIDTHS = (1200, 768, 390, 320)
-
-SHOWN = "const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.getClientRects().length);"
-BOXES = f"""(() => {{ {SHOWN}
-    return shown("svg.chart").map((svg) => {{
-        const out = (e) => {{ const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; }};
-        const texts = [...svg.querySelectorAll("text")].map((e) => [e.textContent, ...out(e)]);
-        return {{ name: svg.closest("section").id, box: out(svg), texts, marks: svg.querySelectorAll(".mark").length }};
-    }}); }})()"""
 
 
 def long_names() -> dict[str, Any]:
@@ -151,21 +144,6 @@ def test_the_widest_letters_fit(browser: Browser, tmp_path: Path):
         assert crowded(browser) == []
 
 
-def crowded(browser: Browser) -> list[tuple[str, ...]]:
-    """Texts of the drawings that reach out of them, or into another text."""
-    bad: list[tuple[str, ...]] = []
-    for found in browser.evaluate(BOXES):
-        left, top, right, bottom = found["box"]
-        assert right - left > 250
-        for place, (text, *one) in enumerate(found["texts"]):
-            if not (left - 1 <= one[0] and top - 1 <= one[1] and one[2] <= right + 1 and one[3] <= bottom + 1):
-                bad.append((found["name"], "reaches out", text))
-            for other, *two in found["texts"][:place]:
-                if not (one[0] >= two[2] - 1 or two[0] >= one[2] - 1 or one[1] >= two[3] - 4 or two[1] >= one[3] - 4):
-                    bad.append((found["name"], text, other))
-    return bad
-
-
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Browser:
     write_page(summary(), tmp_path / "page.html")
@@ -220,37 +198,6 @@ def test_pointing_at_a_bar_and_at_a_pass_tells_its_figures(opened: Browser):
     opened.point("h1")
     assert opened.evaluate(tip) is None
     assert opened.problems == []
-
-
-CONTRAST = f"""(() => {{ {SHOWN}
-    const light = (colour) => {{
-        const canvas = Object.assign(document.createElement("canvas"), {{ width: 1, height: 1 }}).getContext("2d");
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => {{
-            const share = value / 255;
-            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-        }});
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    }};
-    const contrast = (...colours) => {{
-        const [dark, bright] = colours.map(light).sort((one, two) => one - two);
-        return (bright + 0.05) / (dark + 0.05);
-    }};
-    const paper = getComputedStyle(document.body).backgroundColor;
-    const found = [];
-    for (const e of shown("svg text:not(.in-part)")) {{
-        found.push([e.textContent, contrast(getComputedStyle(e).fill, paper)]);
-    }}
-    for (const e of shown(".in-part")) {{
-        const part = getComputedStyle(e.parentNode.querySelector("rect")).fill;
-        found.push([e.textContent, contrast(getComputedStyle(e).fill, part)]);
-    }}
-    for (const e of shown("p, h1, h2, dt, dd, small, td, th, li, button, .prompt")) {{
-        found.push([e.textContent, contrast(getComputedStyle(e).color, paper)]);
-    }}
-    return [light(paper), found];
-}})()"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,5 +1,6 @@
 """Where the figures come from, and the command that takes them again."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,8 @@ def origin(provenance: Mapping[str, Any]) -> list[Markup]:
 
 def _by_option(command: str) -> list[Markup]:
     """The command, which may break before an option and not within."""
-    first, *others = command.split(" --")
-    return [tag("span", first), *(part for text in others for part in (Markup(" "), tag("span", f"--{text}")))]
+    first, *others = re.split(r" (?=-)", command)
+    return [tag("span", first), *(part for text in others for part in (Markup(" "), tag("span", text)))]
 
 
 def _said(value: Any) -> str:

@@ -62,11 +62,16 @@ def views(rows: Sequence[Result], colours: Colours) -> list[Markup]:
     ends = {key: furthest(over(rows)) for key, _, _, over in bases}
 
     def draw(mine: list[Result]) -> list[Markup]:
-        drawings = [
-            tag("div", chart(over(mine), colours, high=ends[key], base=base), data_when=when(base=key))
-            for key, _, base, over in bases
+        shown = [(key, base, over(mine)) for key, _, base, over in bases]
+        return [
+            tag(
+                "div",
+                tag("h2", title(bars)),
+                chart(bars, colours, high=ends[key], base=base),
+                data_when=when(base=key),
+            )
+            for key, base, bars in shown
         ]
-        return [tag("h2", title(mine)), *drawings]
 
     choice = switch("base", "Compared with", [(key, text) for key, text, _, _ in bases])
     return [*([choice] if choice else []), *panels(rows, draw), tag("p", NOTE, class_="note")]
@@ -170,19 +175,13 @@ def _bar(
     return [group(f"{one.hint}\n{SAID[kind]}", *parts)]
 
 
-def title(rows: Sequence[Result]) -> str:
+def title(bars: Sequence[Bar]) -> str:
     """What the chart shows, in words: how many gain."""
-    known = [row.speedup for row in rows if row.speedup is not None]
-    if not known:
+    found = [verdict(one.speedup) for one in bars if one.speedup is not None]
+    if not found:
         return "No speedup could be computed"
-    counts = {kind: sum(verdict(speedup) == kind for speedup in known) for kind in SAID}
-    parts = [
-        f"{count} {SAID[kind]}" for kind, count in (("faster", counts["faster"]), ("slower", counts["slower"])) if count
-    ]
-    if counts["unclear"]:
-        parts.append(f"{counts['unclear']} without a clear difference")
-    return (
-        f"Of {len(known)} contenders " + ", ".join(parts)
-        if len(known) > 1
-        else f"The contender is {parts[0].lstrip('1 ')}"
-    )
+    if len(found) == 1:
+        return {"faster": "It is faster", "slower": "It is slower", "unclear": "It makes no clear difference"}[found[0]]
+    words = {"faster": "faster", "slower": "slower", "unclear": "without a clear difference"}
+    parts = [f"{found.count(kind)} {said}" for kind, said in words.items() if kind in found]
+    return f"Of {len(found)} contenders " + ", ".join(parts)

@@ -35,9 +35,13 @@ def same_tokens(row: Result) -> str:
 
 
 def best(rows: Sequence[Result], engine: str | None = None) -> Result | None:
-    """The contender with the largest speedup; of one engine, if named."""
+    """The contender with the largest speedup, a clear one if there is any; of one engine, if named."""
+
+    def worth(row: Result) -> tuple[bool, float]:
+        return (verdict(row.speedup) == "faster", row.speedup.value) if row.speedup else (False, 0.0)
+
     found = [row for row in rows if row.speedup is not None and engine in (None, row.engine)]
-    return max(found, key=lambda row: row.speedup.value if row.speedup else 0.0, default=None)
+    return max(found, key=worth, default=None)
 
 
 def finding(rows: Sequence[Result]) -> str:
@@ -59,10 +63,11 @@ def finding(rows: Sequence[Result]) -> str:
                 else f"Nothing here beats plain decoding: the best, {name}, runs at {speedup.value:.2f} of its speed"
             )
         case _:
-            said = (
-                f"{name} is not clearly faster than plain decoding: {speedup.value:.2f} times, and 1 is in the interval"
-            )
-    return ", ".join(filter(None, (said, same_tokens(winner))))
+            said = f"{name} is not clearly faster than plain decoding ({speedup.value:.2f} times, {between(speedup)})"
+    tokens = same_tokens(winner)
+    if verdict(speedup) != "faster":
+        tokens = tokens.replace("but ", "and ", 1)
+    return ", ".join(filter(None, (said, tokens)))
 
 
 def _has_plain(rows: Sequence[Result]) -> bool:
