@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from rich.console import Console
 from tiny_networks import random_network
 
 from anydraft.bench import prompt_sets
-from anydraft.bench.bench_table import speed_table
+from anydraft.bench.bench_table import remarks, speed_table
 from anydraft.bench.compare import compare
 from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.differences import first_differences
 from anydraft.bench.examples import Examples, example
-from anydraft.bench.figures import PARTS, figures, finite
-from anydraft.bench.measure import Record, Run, Task
+from anydraft.bench.figures import PARTS, Figures, figures, finite
+from anydraft.bench.measure import Plan, Record, Run, Task, measure
 from anydraft.bench.memory import added_bytes, weight_bytes
 from anydraft.bench.progress import TimeLeft, told
 from anydraft.bench.running import Texts
@@ -443,6 +444,51 @@ def test_one_prompt_has_no_interval() -> None:
     table = Console(width=200, record=True)
     table.print(speed_table(rows))
     assert "nan" not in table.export_text()
+
+
+def test_texts_of_another_are_named() -> None:
+    row = figures([record("anydraft", "p", 2.0)])[0]
+    known = {name: getattr(row, name) for name in row.__dataclass_fields__}
+    said = [str(line) for z in (0.5, -2.0, 7.0, -9.0) for line in remarks([Figures(**{**known, "excess_z": z})])]
+    assert len(said) == 2
+    assert "7.0 standard deviations above chance" in said[0]
+    assert "9.0 standard deviations below chance" in said[1]
+
+
+def test_a_chat_template_that_is_not_there_is_asked_for(pair: tuple[str, str], prompts: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(pair[0], bare, ignore=shutil.ignore_patterns("chat_template*"))
+    result = run("bench", bare, "-d", "lookup", "--prompts", prompts, "--chat", *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "--chat needs a chat template" in result.stderr
+
+
+def test_prompts_and_drafters_of_one_name_are_told_apart(pair: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "same.jsonl"
+    path.write_text('{"id": 1, "turns": ["She"]}\n{"id": 1, "turns": ["The bear"]}\n')
+    options = ("--batch", 1, "--limit", 2, "-m", 4, "--no-peers", "-t", 0, "--out", tmp_path / "out", "--json")
+    result = run("bench", pair[0], "-d", "lookup", "-d", "lookup", "--prompts", path, *options)
+    assert result.exit_code == 0, result.stderr
+    rows = rows_of(json.loads(result.stdout))
+    assert {name for name, *_ in rows} == {"anydraft", "anydraft-lookup", "anydraft-lookup-2"}
+    assert {line["prompt_id"] for line in lines_of(tmp_path / "out")} == {"1", "1-2"}
+    assert {row["prompts"] for row in rows.values()} == {2}
+
+
+def test_who_cannot_prepare_does_not_stop_the_others() -> None:
+    class Unready:
+        name = "unready"
+
+        def prepare(self, temperature: float) -> None:
+            raise RuntimeError("no memory")
+
+        def run(self, prompt: Any, task: Task) -> Run:
+            raise RuntimeError("never made")
+
+    plain = AnydraftContender("anydraft", tiny.decoder("llama"))
+    plan = Plan(prompts=[("p", [5, 6, 7])], temperatures=[0.0], max_new_tokens=3, warm_up=[4])
+    got = {made.contender: made.error for made in measure([Unready(), plain], plan)}
+    assert got == {"unready": "RuntimeError: never made", "anydraft": None}
 
 
 def test_time_left_is_by_contender() -> None:

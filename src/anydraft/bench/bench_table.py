@@ -14,6 +14,8 @@ from anydraft.bench.figures import PARTS, Figures
 from anydraft.bench.statistics import Interval
 
 FASTER, SLOWER = 1.02, 0.98
+FOREIGN = 4.5
+"""Standard deviations from chance at which sampled texts are called another's: once in 150 000 for the target's own."""
 FULL_WIDTH = 190
 """Columns that the table with all intervals takes."""
 
@@ -85,6 +87,12 @@ def remarks(rows: Sequence[Figures]) -> Iterator[Text]:
     for (who, message), places in broke.items():
         yield Text.assemble((who, "red"), message, (f" ({'; '.join(places)})", "dim"))
     for row in rows:
+        if row.excess_z is not None and abs(row.excess_z) > FOREIGN:
+            yield Text.assemble(
+                (f"{row.contender} at T={row.temperature:g}, batch {row.batch}: ", "yellow"),
+                f"its sampled texts are not what the target would say; what they cost it is {abs(row.excess_z):.1f} "
+                f"standard deviations {'above' if row.excess_z > 0 else 'below'} chance",
+            )
         if row.first_difference is not None:
             found = row.first_difference
             yield Text.assemble(

@@ -166,7 +166,7 @@ def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
         warm = plan.task(temperature, plan.seed, plan.warm_up_tokens)
         for contender in contenders:
             plan.on_start("warm-up", contender.name)
-            contender.prepare(temperature)
+            _prepare(contender, temperature)
             attempt(contender, "warm-up", plan.warm_up, warm)
         for number, (prompt_id, tokens, task) in enumerate(plan.tasks(temperature)):
             if (temperature, prompt_id) in plan.done:
@@ -179,6 +179,14 @@ def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
                     surprise = _surprise(plan.judge, tokens, record.run, task)
                     record = dataclasses.replace(record, surprise=surprise)
                 yield record
+
+
+def _prepare(contender: Contender, temperature: float) -> None:
+    """Prepare; one that cannot will fail in its runs, and the others go on."""
+    try:
+        contender.prepare(temperature)
+    except Exception:
+        logger.info("%s failed to prepare for temperature %g", contender.name, temperature, exc_info=True)
 
 
 def _surprise(judge: Judge, tokens: Tokens, run: Run, task: Task) -> Surprise:
@@ -196,7 +204,7 @@ def attempt(contender: Contender, prompt_id: str, tokens: Tokens, task: Task) ->
         run = contender.run(tokens, task)
     except Exception as error:  # a peer's crash is a result, and the others go on
         logger.info("%s failed on %s", contender.name, prompt_id, exc_info=True)
-        contender.prepare(task.temperature)
+        _prepare(contender, task.temperature)
         return Record(**place, error=f"{type(error).__name__}: {error}")
     if len(run.tokens) != task.num_tokens:
         return Record(**place, error=f"decoded {len(run.tokens)} tokens instead of {task.num_tokens}")

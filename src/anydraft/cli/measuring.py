@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,9 +185,8 @@ def named(target: str, names: Sequence[str]) -> list[Candidate]:
             require_folder(place)
         label = MIX if len(parts) > 1 else _short(parts[0])
         shown.append(label)
-        unique = label if shown.count(label) == 1 else f"{label}-{shown.count(label)}"
-        made.append(Candidate(unique, places[0] if len(places) == 1 else places))
-    return made
+        made.append(Candidate(label, places[0] if len(places) == 1 else places))
+    return [Candidate(name, one.drafter) for name, one in zip(_unique(shown), made, strict=True)]
 
 
 def require_folder(name: str) -> None:
@@ -221,8 +221,12 @@ def _texts(plain: Decoder, found: PromptSet, asked: Asked, chat: bool) -> tuple[
 
     ids, templated = encode(plain.tokenizer, found.prompts, chat=chat)
     room = plain.target.context_length - asked.max_new_tokens
-    pairs = zip(found.prompts, ids, strict=True)
-    fitting = [(prompt.id, prompt.text, tokens) for prompt, tokens in pairs if 0 < len(tokens) <= room]
+    if asked.chat and not templated:
+        raise OptionConflict(
+            f"--chat needs a chat template, and the tokenizer of {asked.target!r} has none; leave it out"
+        )
+    triples = zip(_unique([prompt.id for prompt in found.prompts]), found.prompts, ids, strict=True)
+    fitting = [(name, prompt.text, tokens) for name, prompt, tokens in triples if 0 < len(tokens) <= room]
     most = max(asked.batches)
     if len(fitting) < most:
         raise OptionConflict(
@@ -237,6 +241,19 @@ def _texts(plain: Decoder, found: PromptSet, asked: Asked, chat: bool) -> tuple[
             markup=False,
         )
     return Texts(fitting[: asked.limit], [tokens for *_, tokens in fitting[asked.limit :]]), templated
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The same names; what occurs again gets a number."""
+    seen: set[str] = set()
+    made = []
+    for name in names:
+        unique = next(
+            other for number in count(1) if (other := name if number == 1 else f"{name}-{number}") not in seen
+        )
+        seen.add(unique)
+        made.append(unique)
+    return made
 
 
 def _places(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
