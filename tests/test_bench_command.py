@@ -29,6 +29,7 @@ from anydraft.bench.progress import TimeLeft, told
 from anydraft.bench.running import Texts
 from anydraft.bench.settings import Settings
 from anydraft.bench.store import RunStore, complete, read_runs
+from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import OptionConflict
 from anydraft.tree import DraftTree
@@ -453,6 +454,26 @@ def test_texts_of_another_are_named() -> None:
     assert len(said) == 2
     assert "7.0 standard deviations above chance" in said[0]
     assert "9.0 standard deviations below chance" in said[1]
+
+
+def test_drafters_read_a_chat_in_their_own_template(
+    pair: tuple[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    original = Decoder.stream
+
+    def noting(self: Decoder, prompt: Any, *args: Any, **options: Any) -> Any:
+        if self.drafter is not None:
+            seen.append(options.get("draft_prompt"))
+        return original(self, prompt, *args, **options)
+
+    monkeypatch.setattr(Decoder, "stream", noting)
+    options = ("--prompts", prompts, *SMALL, "--batch", 1, "--batch", 2, "--no-peers", "-t", 0, "--json")
+    result = run("bench", pair[0], "-d", pair[1], *options, "--chat", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert all(row["equal"] in (None, [4, 4]) for row in json.loads(result.stdout)["rows"])
+    assert f"<user: {TEXTS[0]}><assistant: " in seen
+    assert [f"<user: {text}><assistant: " for text in TEXTS[:2]] in seen
 
 
 def test_a_chat_template_that_is_not_there_is_asked_for(pair: tuple[str, str], prompts: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class AnydraftContender:
     Attributes:
         steps: of the last run, for who wants to show them.
         memory: bytes by batch size, noted with every run of that size.
+        draft_prompts: what the drafter reads instead, by the token ids of a prompt.
     """
 
     def __init__(self, name: str, decoder: DecoderLike) -> None:
@@ -40,6 +41,7 @@ class AnydraftContender:
         self.decoder = decoder
         self.steps: list[Any] = []
         self.memory: dict[int, int | None] = {}
+        self.draft_prompts: dict[tuple[int, ...], str] = {}
         self._pacing = copy.deepcopy(getattr(decoder, "pacing", None))
 
     def prepare(self, temperature: float) -> None:
@@ -51,6 +53,7 @@ class AnydraftContender:
         """Decode once, step by step, which is where the time to the first token comes from."""
         self.steps = []
         first: dict[int, float] = {}
+        reads = self._draft_prompt(prompt, task.batch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a drafter was left out is in the run's failures
             start = time.perf_counter()
@@ -60,6 +63,7 @@ class AnydraftContender:
                 max_new_tokens=task.max_new_tokens,
                 seed=task.seed,
                 ignore_eos=True,
+                **reads,
             ):
                 if step.row not in first:
                     first[step.row] = time.perf_counter() - start
@@ -84,6 +88,13 @@ class AnydraftContender:
             peak_memory=self.memory.get(task.batch),
             failures=list(dict.fromkeys(stats.drafter_failures)),
         )
+
+    def _draft_prompt(self, prompt: Tokens, batch: int) -> dict[str, Any]:
+        prompts = cast(Sequence[Sequence[int]], [prompt] if batch == 1 else prompt)
+        found = [self.draft_prompts.get(tuple(ids)) for ids in prompts]
+        if any(text is None for text in found):
+            return {}
+        return {"draft_prompt": found[0] if batch == 1 else found}
 
 
 class TransformersContender:

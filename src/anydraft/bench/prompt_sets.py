@@ -177,3 +177,11 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt], *, chat: bool) -> tuple[li
         ]
         for prompt in prompts
     ], True
+
+
+def draft_prompt(tokenizer: Any, text: str) -> str:
+    """A turn of a chat as a drafter with another tokenizer reads it: in its own template, else as a transcript."""
+    if getattr(tokenizer, "chat_template", None):
+        turn = [{"role": "user", "content": text}]
+        return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+    return f"User: {text}\nAssistant:"

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from anydraft.bench.contenders import AnydraftContender, TransformersContender
 from anydraft.bench.measure import Contender, Run, Task, Tokens
 from anydraft.bench.memory import added_bytes, weight_bytes
+from anydraft.bench.prompt_sets import draft_prompt
 from anydraft.decoder import Decoder
 from anydraft.drafters.assistant import AssistantDrafter
 from anydraft.drafters.universal import UniversalDrafter
@@ -51,6 +52,15 @@ class Suite:
     def of_batch(self, batch: int) -> list[Contender]:
         """Those that can decode so many prompts at once."""
         return [contender for contender in self.contenders if batch == 1 or contender.name not in self.single]
+
+    def write_draft_prompts(self, turns: Sequence[tuple[Sequence[int], str]]) -> None:
+        """Let drafters read turns of a chat, given as (token ids in the target's template, text), in their own one."""
+        for contender in self.contenders:
+            tokenizer = None
+            if isinstance(contender, AnydraftContender):
+                tokenizer = getattr(getattr(contender.decoder, "drafter", None), "tokenizer", None)
+            if tokenizer is not None and isinstance(contender, AnydraftContender):
+                contender.draft_prompts = {tuple(ids): draft_prompt(tokenizer, text) for ids, text in turns}
 
     def note_memory(self, contender: Contender, prompt: Tokens, task: Task) -> None:
         """Measure, in a run that is not timed, what the contender's runs of this batch size take."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anydraft.cli import options as opt
+from anydraft.cli.candidates import default_drafters
 from anydraft.cli.generate import print_json
 from anydraft.cli.loading import EMBEDDED, stderr
 from anydraft.cli.measuring import (
@@ -18,7 +19,6 @@ from anydraft.cli.measuring import (
     Prompts,
     Seed,
     Temperatures,
-    default_drafters,
     ready,
 )
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anydraft.cli.loading import EMBEDDED, EMBEDDED_REDRAFTER, resolve, status, stderr, warm_up
+from anydraft.cli.candidates import named, places_of, short, unique
+from anydraft.cli.loading import _require_folder, resolve, status, stderr, warm_up
 
 if TYPE_CHECKING:
     from anydraft.bench.prompts import PromptSet
     from anydraft.bench.running import Texts
     from anydraft.bench.settings import Settings
-    from anydraft.bench.suite import Candidate, Suite
+    from anydraft.bench.suite import Suite
     from anydraft.decoder import Decoder
 
 MEASURE = "Measurement"
-MIX = "mix"
 HELD_OUT = "held-out"
 
 Prompts = Annotated[
@@ -82,13 +81,6 @@ class Ready:
     provenance: dict[str, Any]
 
 
-def default_drafters(target: str) -> list[str]:
-    """All that is at hand without a name: the embedded ones for the embedded target, else lookup."""
-    if target != EMBEDDED:
-        return ["lookup"]
-    return [EMBEDDED, EMBEDDED_REDRAFTER, "lookup", ",".join((EMBEDDED_REDRAFTER, EMBEDDED, "lookup"))]
-
-
 def ready(asked: Asked) -> Ready:
     """Read prompts, load models.
 
@@ -114,7 +106,7 @@ def ready(asked: Asked) -> Ready:
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
     place = str(resolve(asked.target, "none")[0])
-    require_folder(place)
+    _require_folder(place)
     with status("reading prompts"):
         found, is_chat = prompt_set(asked.prompts, asked.limit + max(asked.batches))
     with status(f"loading {asked.target} and {len(candidates)} drafters"):
@@ -131,10 +123,12 @@ def ready(asked: Asked) -> Ready:
         )
     model = suite.plain.target
     texts, templated = _texts(suite.plain, found, asked, is_chat if asked.chat is None else asked.chat)
+    if templated:
+        suite.write_draft_prompts([(tokens, text) for _, text, tokens in texts.timed])
     settings = Settings(
         target=asked.target,
         drafters=tuple(asked.drafters),
-        models={name: fingerprint(path) for name, path in [(asked.target, place), *_places(candidates)]},
+        models={name: fingerprint(path) for name, path in [(asked.target, place), *places_of(candidates)]},
         prompts=found.source,
         prompts_digest=found.digest,
         prompt_form="chat template" if templated else "text to continue",
@@ -155,45 +149,12 @@ def ready(asked: Asked) -> Ready:
     name = Path(asked.target).name
     title = f"{name}, {len(texts.timed)} prompts ({found.source}), {settings.dtype} on {model.device.type}"
     # Folders are named by their last part: what is published says nothing of the machine it was made on.
-    kept = settings.to_dict() | {"target": name, "drafters": [_short(drafter) for drafter in asked.drafters]}
+    kept = settings.to_dict() | {"target": name, "drafters": [short(drafter) for drafter in asked.drafters]}
     for part in ("dtype", "seed", "versions", "models", "threads"):
         kept.pop(part)
-    kept["models"] = {_short(model_name): digest for model_name, digest in settings.models.items()}
+    kept["models"] = {short(model_name): digest for model_name, digest in settings.models.items()}
     taken = provenance(dtype=model.dtype, seed=asked.seed, settings_digest=settings.digest, **kept)
     return Ready(suite, texts, settings, title, taken)
-
-
-def named(target: str, names: Sequence[str]) -> list[Candidate]:
-    """What `load` takes for every drafter; several names with commas between them are one that chooses among them.
-
-    Raises:
-        AnydraftError: a folder that is not there, or plain decoding, which is measured anyway.
-    """
-    from anydraft.bench.suite import Candidate
-    from anydraft.errors import OptionConflict
-
-    made: list[Candidate] = []
-    shown: list[str] = []
-    for name in names:
-        parts = [part.strip() for part in name.split(",") if part.strip()]
-        if not parts:
-            raise OptionConflict(f"{name!r} names no drafter; give a hub name, a folder, 'lookup' or 'embedded'")
-        if "none" in parts:
-            raise OptionConflict("plain decoding is always measured; leave 'none' out")
-        places = [str(resolve(target, part)[1]) for part in parts]
-        for place in places:
-            require_folder(place)
-        label = MIX if len(parts) > 1 else _short(parts[0])
-        shown.append(label)
-        made.append(Candidate(label, places[0] if len(places) == 1 else places))
-    return [Candidate(name, one.drafter) for name, one in zip(_unique(shown), made, strict=True)]
-
-
-def require_folder(name: str) -> None:
-    """Refuse the path of a folder that is not there, before anything is measured."""
-    from anydraft.cli.loading import _require_folder
-
-    _require_folder(name)
 
 
 def _require(asked: Asked) -> None:
@@ -225,7 +186,7 @@ def _texts(plain: Decoder, found: PromptSet, asked: Asked, chat: bool) -> tuple[
         raise OptionConflict(
             f"--chat needs a chat template, and the tokenizer of {asked.target!r} has none; leave it out"
         )
-    triples = zip(_unique([prompt.id for prompt in found.prompts]), found.prompts, ids, strict=True)
+    triples = zip(unique([prompt.id for prompt in found.prompts]), found.prompts, ids, strict=True)
     fitting = [(name, prompt.text, tokens) for name, prompt, tokens in triples if 0 < len(tokens) <= room]
     most = max(asked.batches)
     if len(fitting) < most:
@@ -241,30 +202,3 @@ def _texts(plain: Decoder, found: PromptSet, asked: Asked, chat: bool) -> tuple[
             markup=False,
         )
     return Texts(fitting[: asked.limit], [tokens for *_, tokens in fitting[asked.limit :]]), templated
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """The same names; what occurs again gets a number."""
-    seen: set[str] = set()
-    made = []
-    for name in names:
-        unique = next(
-            other for number in count(1) if (other := name if number == 1 else f"{name}-{number}") not in seen
-        )
-        seen.add(unique)
-        made.append(unique)
-    return made
-
-
-def _places(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
-    """Names and places of all drafters that are models."""
-    pairs = []
-    for candidate in candidates:
-        places = candidate.drafter if isinstance(candidate.drafter, list) else [candidate.drafter]
-        pairs += [(_short(place), place) for place in places if place != "lookup"]
-    return pairs
-
-
-def _short(name: str) -> str:
-    """A drafter's name without the folders around it."""
-    return ",".join(Path(part.rstrip("/")).name or part for part in name.split(","))

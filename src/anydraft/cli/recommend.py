@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anydraft.cli import options as opt
+from anydraft.cli.candidates import default_drafters, named
 from anydraft.cli.generate import print_json
 from anydraft.cli.loading import EMBEDDED, stderr
 from anydraft.cli.measuring import (
@@ -19,8 +20,6 @@ from anydraft.cli.measuring import (
     Prompts,
     Seed,
     Temperatures,
-    default_drafters,
-    named,
     ready,
 )
 
