@@ -76,6 +76,13 @@ def test_the_surest_gain_is_recommended() -> None:
     json.dumps(found.to_dict())
 
 
+def test_what_the_pacing_said_is_passed_on() -> None:
+    found = advised(candidate("good", 1.5, 1.5, pacing="drafts 4 tokens"))
+    assert found.chosen is not None
+    assert found.chosen.pacing == {0.0: "drafts 4 tokens", 1.0: "drafts 4 tokens"}
+    assert found.to_dict()["candidates"][0]["pacing"]["0"] == "drafts 4 tokens"
+
+
 def test_none_when_none_is_certain_to_help() -> None:
     def erratically(number: int) -> float:
         return (1 + number) * (0.5 if number % 2 else 1.6)

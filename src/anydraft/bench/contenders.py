@@ -8,7 +8,7 @@ assistant for good, so it works on a copy that is made anew at every temperature
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -87,6 +87,7 @@ class AnydraftContender:
             accepted_at=list(stats.num_accepted_tokens_per_pos),
             peak_memory=self.memory.get(task.batch),
             failures=list(dict.fromkeys(stats.drafter_failures)),
+            pacing=_said(rows.values()),
         )
 
     def _draft_prompt(self, prompt: Tokens, batch: int) -> dict[str, Any]:
@@ -95,6 +96,12 @@ class AnydraftContender:
         if any(text is None for text in found):
             return {}
         return {"draft_prompt": found[0] if batch == 1 else found}
+
+
+def _said(generations: Iterable[Any]) -> str | None:
+    """What the pacing says of the first of these rows; None where it says nothing."""
+    pacing = next((getattr(generation.stats, "pacing", None) for generation in generations), None)
+    return None if pacing is None else str(pacing)
 
 
 class TransformersContender:

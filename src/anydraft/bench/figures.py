@@ -48,6 +48,7 @@ class Figures:
         peak_memory: bytes.
         equal: texts equal to plain decoding's, and how many were compared (see `differences`).
         first_difference: the first one that was not.
+        pacing: what the pacing of the last run says of its choices.
         excess_z: how far sampled texts are from what the target would say, in standard deviations of chance.
     """
 
@@ -71,6 +72,7 @@ class Figures:
     peak_memory: int | None = None
     equal: tuple[int, int] | None = None
     first_difference: dict[str, Any] | None = None
+    pacing: str | None = None
     excess_z: float | None = None
 
     @property
@@ -124,6 +126,7 @@ def _figures(row: Row, records: Sequence[Record], differences: Mapping[Place, di
         peak_memory=max(peaks, default=None),
         equal=row.identical.get(rival(row.contender, row.temperature)),
         first_difference=differences.get((row.contender, row.temperature, row.batch)),
+        pacing=next((run.pacing for run in reversed(runs) if run.pacing is not None), None),
         excess_z=row.excess_z,
     )
 

@@ -49,6 +49,7 @@ class Run:
         reached, accepted_at: by depth, drafts that got there and tokens accepted there.
         peak_memory: bytes, see `anydraft.bench.memory`.
         failures: what broke in a drafter, which was left out from there on.
+        pacing: what the pacing says of its choices.
     """
 
     tokens: list[int]
@@ -66,6 +67,7 @@ class Run:
     accepted_at: list[int] = field(default_factory=list)
     peak_memory: int | None = None
     failures: list[str] = field(default_factory=list)
+    pacing: str | None = None
 
     def texts(self, task: Task) -> list[list[int]]:
         """The new tokens by row."""

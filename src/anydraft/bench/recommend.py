@@ -33,6 +33,7 @@ class Advice:
         speedup: over plain decoding; None where it failed.
         by_temperature: the same at each temperature.
         memory: bytes, the largest.
+        pacing: by temperature, what the pacing said of its choices.
         problems: what broke.
     """
 
@@ -44,6 +45,7 @@ class Advice:
     tau: float | None = None
     by_temperature: dict[float, Interval]
     memory: int | None = None
+    pacing: dict[float, str]
     problems: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class Advice:
         content: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content["speedup"] = None if self.speedup is None else self.speedup.to_dict()
         content["by_temperature"] = {f"{at:g}": interval.to_dict() for at, interval in self.by_temperature.items()}
+        content["pacing"] = {f"{at:g}": said for at, said in self.pacing.items()}
         return content
 
 
@@ -154,6 +157,7 @@ def _advice(name: str, drafter: str, records: Sequence[Record], rows: Sequence[F
         tau=tokens / passes if passes else None,
         by_temperature={row.temperature: row.speedup for row in mine if row.speedup is not None},
         memory=max(memories, default=None),
+        pacing={row.temperature: row.pacing for row in mine if row.pacing is not None},
         problems=list(dict.fromkeys(problems)),
     )
 

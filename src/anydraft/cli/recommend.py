@@ -149,6 +149,8 @@ def show(found: Recommendation, console: Console) -> None:
     console.print(Text(f"  {found.command}"), Text(f"  {found.python}"), sep="\n")
     if chosen is not None:
         console.print(Text(_expectations(chosen, found)))
+        for at, said in chosen.pacing.items():
+            console.print(Text(f"Pacing at temperature {at:g}: {said}"))
     elsewhere = {at: drafter for at, drafter in found.best_at.items() if drafter != found.drafter}
     for at, drafter in elsewhere.items():
         better = "plain decoding is as good" if drafter == "none" else f"{drafter} is better"
