@@ -11,21 +11,24 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from tiny_networks import MAKERS
 from transformers import PreTrainedModel
 
 import anydraft
-from anydraft import models, packing
+from anydraft import layout, models, packing
 from anydraft.bench.enlarge import enlarge
 from anydraft.checks.margin import float_logits
 from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
+from anydraft.networks.eagle import EagleNetwork
 from anydraft.networks.identity import TargetIdentity
+from anydraft.networks.medusa import MedusaNetwork
 from anydraft.networks.recurrent import RecurrentNetwork
 from anydraft.packing import PackedLinear, pack, packed_bytes, plain_parameters, unpack
 from anydraft.pretrained import load_model
 from anydraft.target import Target
 
-pytestmark = pytest.mark.skipif(packing._missing() is not None, reason=str(packing._missing()))
+pytestmark = pytest.mark.skipif(layout.missing() is not None, reason=str(layout.missing()))
 
 WIDE = {"hidden_size": 96, "intermediate_size": 160, "head_dim": 24}
 SIZES: dict[str, dict[str, Any]] = {
@@ -202,7 +205,7 @@ def test_nothing_happens_where_it_does_not_apply(
     monkeypatch.setattr(packing, "_agrees", lambda weight, laid: False)
     assert pack(model) == 0
     assert all(type(module) is not PackedLinear for module in model.modules())
-    monkeypatch.setattr(packing, "_missing", lambda: "no such thing here")
+    monkeypatch.setattr(packing, "missing", lambda: "no such thing here")
     assert pack(model) == 0
     assert "no such thing here" in caplog.text
 
@@ -211,7 +214,7 @@ def test_shapes_that_give_other_results_are_found() -> None:
     weight = torch.randn(96, 96, generator=torch.Generator().manual_seed(0)).bfloat16()
     other = weight.clone()
     other[40, 50] *= 1 + 2**-7  # one step of one number
-    laid = packing.laid_out(weight)
+    laid = layout.laid_out(weight)
     assert laid is not None
     assert packing._agrees(weight, laid)
     assert not packing._agrees(other, laid)
@@ -266,3 +269,37 @@ def test_margins_and_larger_models_read_the_plain_weights() -> None:
     assert torch.equal(given[0], given[1])
     large = [enlarge(model, 2 * model.config.hidden_size, 7) for model in (plain, packed)]
     assert torch.equal(logits(large[0], 1, 4), logits(large[1], 1, 4))
+
+
+@pytest.mark.parametrize("kind", ["redrafter", "sums", "lean", "medusa", "eagle", "eagle, reduced"])
+def test_prepared_drafters_give_the_same_numbers(kind: str) -> None:
+    model = wide("llama", tie_word_embeddings=False)
+    packed = packed_copy(model)
+    network = MAKERS[kind](model)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    plain = network.copied(cpu, half).attach(model).eval()
+    ready = network.copied(cpu, half).attach(packed).eval().prepare()
+    assert any(isinstance(module, PackedLinear) for module in ready.modules())
+    assert not any(isinstance(module, PackedLinear) for module in network.modules())
+    again = copy.deepcopy(ready)
+    hidden = torch.randn(3, 96, generator=torch.Generator().manual_seed(6)).bfloat16()
+    tokens = torch.tensor([[5, 6], [7, 8], [9, 10]])
+    positions = torch.tensor([[4, 5]] * 3)
+
+    def numbers(of: Any) -> torch.Tensor:
+        if isinstance(of, MedusaNetwork):
+            return of.logits(hidden, 4)
+        if isinstance(of, EagleNetwork):
+            return of.logits(of(tokens, hidden[:, None].expand(3, 2, 96), positions))
+        steps = of.fold()
+        return steps.step(steps.start(hidden), tokens)[0]
+
+    with torch.inference_mode():
+        wanted = numbers(plain)
+        assert torch.equal(numbers(ready), wanted)
+        assert torch.equal(numbers(again), wanted)
+    assert sum(p.numel() for p in ready.parameters()) == plain.num_parameters
+    assert ready.bytes_per_step() == plain.bytes_per_step()

@@ -2,7 +2,7 @@
 
 A packed layer computes the same numbers, bit by bit, as the layer it was: a weight of each shape is tried before
 anything is packed, and what differs stays as it is. Small layers stay too, because torch multiplies them without
-oneDNN and adds up in another order; so does float32, where torch calls another library.
+oneDNN and adds up in another order; so does float32, where torch calls another library (`layout.py`).
 
 The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so `save_pretrained`
 works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A weight that others
@@ -23,13 +23,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anydraft.layout import LaidOut, laid_out, missing
+
 logger = logging.getLogger(__name__)
 
-ROWS_HINT = 8
-"""Rows of a product that the layout is chosen for. For 1, oneDNN chose another one, with other sums beyond 32 rows."""
 PROBED_ROWS = (1, 2, 4, 8, 16, 32, 33, 64)
-LARGEST_UNPACKED = 4096
-"""Numbers of a weight up to which torch multiplies a single row by itself."""
 
 
 def pack(model: nn.Module) -> int:
@@ -92,29 +90,7 @@ def plain_parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def packed_bytes(model: nn.Module) -> int:
     """Memory of the packed weights of a model."""
-    laid = [module.laid for module in model.modules() if isinstance(module, PackedLinear)]
-    return sum(weight.numel() * weight.element_size() for weight in laid)
-
-
-def laid_out(weight: torch.Tensor) -> torch.Tensor | None:
-    """A matrix (out, in) in oneDNN's layout, for `product`; None where it would not help or not be the same."""
-    if weight.ndim != 2 or weight.numel() <= LARGEST_UNPACKED or weight.layout != torch.strided:
-        return None
-    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or _missing() is not None:
-        return None
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            laid: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS_HINT)
-    except RuntimeError as failure:
-        logger.info("a weight of %s cannot be packed: %s", tuple(weight.shape), failure)
-        return None
-    return laid
-
-
-def product(rows: torch.Tensor, laid: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """(..., in) in bfloat16 times a weight that was laid out, (..., out)."""
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid, bias, "none", [], "")
-    return result
+    return sum(module.laid.nbytes for module in model.modules() if isinstance(module, PackedLinear))
 
 
 class PackedLinear(nn.Linear):
@@ -125,13 +101,13 @@ class PackedLinear(nn.Linear):
         stand_in: the parameter it was packed with. Once there is another one, the layer computes with that.
     """
 
-    laid: torch.Tensor
+    laid: LaidOut
     stand_in: torch.Tensor
     _held: weakref.ref[torch.Tensor] | None
     OWN = ("laid", "stand_in", "_held")
 
     @classmethod
-    def of(cls, layer: nn.Linear, laid: torch.Tensor, *, keep: bool) -> Self:
+    def of(cls, layer: nn.Linear, laid: LaidOut, *, keep: bool) -> Self:
         """Turn a plain layer into this, in place, so that whoever holds it uses the packed weight."""
         weight = layer.weight
         if not keep:
@@ -150,9 +126,7 @@ class PackedLinear(nn.Linear):
             or (input.requires_grad and torch.is_grad_enabled())
         ):
             return F.linear(input, self.weight, bias)
-        if bias is not None and input.ndim > 2 and not input.is_contiguous():
-            return product(input, self.laid) + bias  # as torch does, rounding twice
-        return product(input, self.laid, bias)
+        return self.laid(input, bias)
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
@@ -162,8 +136,7 @@ class PackedLinear(nn.Linear):
             return parameter  # type: ignore[return-value]
         held = self._held() if self._held is not None else None
         if held is None:
-            with torch.inference_mode(False), torch.no_grad():
-                held = self.laid.to_dense()
+            held = self.laid.dense()
             self._held = weakref.ref(held)  # all who ask share it, for as long as one of them needs it
         return held
 
@@ -219,18 +192,7 @@ def obstacle(model: nn.Module) -> str | None:
     if not any(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in weights):
         kinds = sorted({f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}" for weight in weights})
         return f"only linear layers in bfloat16 on a CPU are packed; these are {', '.join(kinds) or 'of another kind'}"
-    return _missing()
-
-
-def _missing() -> str | None:
-    """What this torch or this CPU lacks."""
-    operations = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
-        return "torch has no oneDNN here, or it is switched off"
-    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
-    if not all(hasattr(operations, name) for name in names) or not operations._is_mkldnn_bf16_supported():
-        return "oneDNN has no bfloat16 for this CPU"
-    return None
+    return missing()
 
 
 def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -239,10 +201,10 @@ def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 @torch.inference_mode()
-def _agrees(weight: torch.Tensor, laid: torch.Tensor) -> bool:
+def _agrees(weight: torch.Tensor, laid: LaidOut) -> bool:
     """Whether products with a packed weight are those with the plain one, down to the digits that bfloat16 drops."""
     row = torch.randn(1, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
     # What is left when the rounded product is taken away again are the digits that had been rounded away.
     opposite = -F.linear(row, weight)[0]
     copies = (row.expand(count, -1).contiguous() for count in PROBED_ROWS)
-    return all(torch.equal(F.linear(rows, weight, opposite), product(rows, laid, opposite)) for rows in copies)
+    return all(torch.equal(F.linear(rows, weight, opposite), laid(rows, opposite)) for rows in copies)

@@ -30,5 +30,5 @@ def trained_drafter(
         UnsupportedModel: the target has no body whose hidden states could be read.
     """
     LastHidden(target.model)
-    own = network.copied(target.device, target.dtype).attach(target.model, any_target=any_target).eval()
+    own = network.copied(target.device, target.dtype).attach(target.model, any_target=any_target).eval().prepare()
     return DRAFTERS[network.kind](own, target, verification=verification)

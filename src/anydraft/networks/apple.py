@@ -78,14 +78,19 @@ class AppleBody(nn.Module):
         weight: torch.Tensor = self.lm_head[-1].weight  # type: ignore[assignment]
         return weight
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
     def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token of hidden states (B, H)."""
-        hidden = hidden.to(self.head.dtype)[:, None]
+        hidden = hidden.to(self.dtype)[:, None]
         return State(torch.zeros_like(hidden), (hidden,))
 
     def advance(self, state: State, embedded: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read embeddings (B, W, H); input of the head (B, W, E) and the new state."""
-        embedded = embedded.to(self.head.dtype)
+        embedded = embedded.to(self.dtype)
         if self.rnn:
             cell = F.silu(self.rnn_w(embedded) + self.rnn_u(state.cell))
         else:
@@ -96,6 +101,11 @@ class AppleBody(nn.Module):
         for block in list(self.lm_head)[:-1]:
             x = block(x)
         return x, State(cell, state.context)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, W, V) of what `advance` gave."""
+        scores: torch.Tensor = self.lm_head[-1](x)
+        return scores
 
 
 def apple_config(sizes: dict[str, Any], target: TargetIdentity, trained_depth: int | None) -> dict[str, Any]:

@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch.nn.functional import linear, smooth_l1_loss
+from torch.nn.functional import smooth_l1_loss
 from transformers import LlamaConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
+from anydraft.layout import LaidOut, laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
+from anydraft.packing import PackedLinear
 
 REGRESSION = 10.0
 """Weight of the features' smooth L1 distance where cross-entropy weighs 1: the paper's 1.0 to 0.1."""
@@ -97,6 +99,8 @@ class EagleNetwork(DrafterNetwork):
     config_class = EagleConfig
     config: EagleConfig
     head: torch.Tensor
+    laid: LaidOut | None
+    """The head as the target's packed one or `prepare` have it; None where it is used as it is."""
     bias: torch.Tensor | None
     scale: float
     rotary: LlamaRotaryEmbedding
@@ -134,15 +138,24 @@ class EagleNetwork(DrafterNetwork):
         if self.vocabulary is not None:
             rows = self.vocabulary.to(head.device)
             head, bias = head[rows], None if bias is None else bias[rows]
+        own = model.get_output_embeddings()
+        shared = self.vocabulary is None and isinstance(own, PackedLinear)
+        object.__setattr__(self, "laid", own.laid if shared else None)
         object.__setattr__(self, "head", head)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "scale", output.scale)
         return self
 
+    def prepare(self) -> Self:
+        """Pack the weights for decoding, a reduced head too; see `DrafterNetwork.prepare`."""
+        if self.laid is None:
+            object.__setattr__(self, "laid", laid_out(self.head))
+        return super().prepare()
+
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return self.fc.weight.dtype
+        return next(self.fc.parameters()).dtype
 
     def forward(
         self,
@@ -172,7 +185,8 @@ class EagleNetwork(DrafterNetwork):
 
         As the target makes them of its own, but without a softcap: training leaves it out as well.
         """
-        return linear(predicted.to(self.head.device, self.head.dtype), self.head, self.bias).float() * self.scale
+        inputs = predicted.to(self.head.device, self.head.dtype)
+        return linear(inputs, self.head, self.laid, self.bias).float() * self.scale
 
     @property
     def reads_context(self) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anydraft.layout import laid_out, linear
 from anydraft.networks.lean import LeanBody
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
@@ -24,8 +25,6 @@ from anydraft.networks.state import State
 if TYPE_CHECKING:
     from anydraft.networks.recurrent import RecurrentNetwork
 
-BRANCHES = 4
-"""Rows of a product that the packed head is laid out for; others work too."""
 CHUNK = 8192
 """Rows folded at once, in float32."""
 
@@ -44,12 +43,12 @@ class FoldedLean:
             self.body.float()  # small products and the attention take a third of the time in float32 there
         for module in self.body.modules():
             if isinstance(module, nn.Linear):
-                module.weight.data = laid_out(module.weight.data)
+                module.weight.data = by_columns(module.weight.data)
         self.table = torch.cat([body.tokens(rows.to(body.scale.device)) for rows in _chunks(network.embedding)])
         projection = body.out.weight.float() * body.scale.float()
         heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
-        self.head = laid_out(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
-        self._packed = packed(self.head)
+        self.head = by_columns(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
+        self._laid = laid_out(self.head)
 
     def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
@@ -59,22 +58,10 @@ class FoldedLean:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
         y, state = self.body.narrow(state, F.embedding(tokens, self.table).to(state.cell.dtype))
         y = y.to(self.head.dtype)
-        if self._packed is None:
-            return F.linear(y, self.head), state
-        return torch.ops.mkldnn._linear_pointwise(y, self._packed, None, "none", [], ""), state
+        return linear(y, self.head, self._laid), state
 
 
-def packed(weight: torch.Tensor) -> torch.Tensor | None:
-    """A bfloat16 matrix as oneDNN would lay it out anew at every product on a CPU; None where that does not apply."""
-    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
-        return None
-    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
-        return None
-    laid: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, BRANCHES)
-    return laid
-
-
-def laid_out(weight: torch.Tensor) -> torch.Tensor:
+def by_columns(weight: torch.Tensor) -> torch.Tensor:
     """The same matrix by columns in float32: a product with a few rows then takes about half the time on a CPU."""
     return weight.t().contiguous().t() if weight.dtype == torch.float32 else weight
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict
 from anydraft.hidden import OutputHead
+from anydraft.layout import LaidOut, laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
@@ -101,7 +102,13 @@ class MedusaNetwork(DrafterNetwork):
 
     def logits(self, hidden: torch.Tensor, depth: int) -> torch.Tensor:
         """Logits (n, depth, V') of the first `depth` <= K heads from last hidden states (n, H)."""
-        return torch.stack([linear(head(hidden), head.weight) for head in self._first(depth)], dim=1)
+        return torch.stack([linear(head(hidden), head.weight, head.laid) for head in self._first(depth)], dim=1)
+
+    def prepare(self) -> Self:
+        """Pack the weights for decoding; see `DrafterNetwork.prepare`. The heads are held twice then."""
+        for head in self._first(self.config.num_heads):
+            head.laid = laid_out(head.weight)
+        return super().prepare()
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Packed], head: OutputHead, *, rows: int = 4096, seed: int = 0) -> Self:
@@ -175,7 +182,7 @@ class MedusaNetwork(DrafterNetwork):
         on_greedy, on_sampled = torch.ones_like(at, dtype=torch.bool), torch.ones_like(at, dtype=torch.bool)
         for level, inside in zip(levels, valid, strict=True):
             here = (at + level.depth - first).clamp(max=len(places) - 1)
-            scores = linear(level.inputs[at], level.weight).float()
+            scores = linear(level.inputs[at], level.weight, None).float()
             ranks = self._ranks(scores, best[here])
             _tally(counts["greedy"][level.depth - 1], ranks[on_greedy & inside[at]])
             on_greedy &= (ranks < RANKS) & (best[here] == following[here])
@@ -197,7 +204,9 @@ class MedusaNetwork(DrafterNetwork):
 
 
 class _Head(torch.nn.Module):
-    """One residual block, and the weight of the linear behind it."""
+    """One residual block, and the weight of the linear behind it; `laid` is the same packed, when it was prepared."""
+
+    laid: LaidOut | None = None
 
     def __init__(self, hidden_size: int, rows: int) -> None:
         super().__init__()

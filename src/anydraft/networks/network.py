@@ -26,6 +26,7 @@ from anydraft.networks.config import NetworkConfig
 from anydraft.networks.files import CONFIG, WEIGHTS, read_config, read_weights, write_whole
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Level, Packed
+from anydraft.packing import pack
 
 
 class DrafterNetwork(torch.nn.Module, ABC):
@@ -103,6 +104,11 @@ class DrafterNetwork(torch.nn.Module, ABC):
         for buffer in self.buffers():
             memo[id(buffer)] = buffer.to(device, dtype if buffer.is_floating_point() else None, copy=True)
         return copy.deepcopy(self, memo)
+
+    def prepare(self) -> Self:
+        """Pack the weights for decoding (`packing.py`), in place; only for a copy of one's own, not for training."""
+        pack(self)
+        return self
 
     @abstractmethod
     def bytes_per_step(self) -> int:

@@ -164,6 +164,8 @@ class RecurrentNetwork(DrafterNetwork):
     def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
         inputs, state = self.body.advance(state, self.embedded(tokens))
+        if isinstance(self.body, AppleBody):
+            return self.body.logits(inputs), state
         return F.linear(inputs, self.head.to(inputs)), state
 
     def fold(self) -> Steps:

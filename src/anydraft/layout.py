@@ -1,0 +1,84 @@
+"""One matrix in the layout that oneDNN multiplies from, for products of a few rows in bfloat16 on a CPU.
+
+torch lays a bfloat16 weight out anew at every product, which takes half the time of a product of a few rows. Done once,
+the numbers are the same bit by bit: measured for single threads at all sizes but the smallest, which torch multiplies
+without oneDNN, and for up to 64 rows nearly always on several threads (`packing.py` tries each shape before use).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Self
+
+import torch
+from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
+
+ROWS_HINT = 8
+"""Rows of a product that the layout is chosen for. For 1, oneDNN chose another one, with other sums beyond 32 rows."""
+LARGEST_PLAIN = 4096
+"""Numbers of a weight up to which torch multiplies a single row by itself."""
+
+
+class LaidOut:
+    """A weight (out, in) in oneDNN's layout; it never changes, so copies of what holds it share it."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """(..., in) in bfloat16 to (..., out)."""
+        if bias is not None and rows.ndim > 2 and not rows.is_contiguous():
+            return self(rows) + bias  # as torch does, rounding twice
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.tensor, bias, "none", [], "")
+        return product
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.tensor.numel() * self.tensor.element_size()
+
+    def dense(self) -> torch.Tensor:
+        """The weight as it was, in new memory."""
+        with torch.inference_mode(False), torch.no_grad():
+            return self.tensor.to_dense()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+def laid_out(weight: torch.Tensor) -> LaidOut | None:
+    """A weight (out, in) in oneDNN's layout; None where it would not help, not be the same, or cannot be."""
+    if weight.ndim != 2 or weight.numel() <= LARGEST_PLAIN or weight.layout != torch.strided:
+        return None
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or missing() is not None:
+        return None
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return LaidOut(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS_HINT))
+    except RuntimeError as failure:
+        logger.info("a weight of %s cannot be packed: %s", tuple(weight.shape), failure)
+        return None
+
+
+def linear(
+    rows: torch.Tensor, weight: torch.Tensor, laid: LaidOut | None, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`torch.nn.functional.linear`, from the layout where there is one and nothing is to be learned."""
+    if laid is None or rows.dtype != torch.bfloat16 or (rows.requires_grad and torch.is_grad_enabled()):
+        return F.linear(rows, weight, bias)
+    return laid(rows, bias)
+
+
+def missing() -> str | None:
+    """What this torch or this CPU lacks; None when nothing."""
+    operations = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
+        return "torch has no oneDNN here, or it is switched off"
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not all(hasattr(operations, name) for name in names) or not operations._is_mkldnn_bf16_supported():
+        return "oneDNN has no bfloat16 for this CPU"
+    return None
