@@ -38,7 +38,7 @@ def bench(
         ),
     ] = None,
     prompts: Prompts = HELD_OUT,
-    limit: Annotated[int, typer.Option(min=1, help="Prompts to time.", rich_help_panel=MEASURE)] = 16,
+    limit: Annotated[int, typer.Option(min=1, help="Prompts to time.", rich_help_panel=MEASURE)] = 24,
     temperature: Temperatures = None,
     batch: Annotated[
         list[int] | None,
