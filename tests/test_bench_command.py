@@ -32,6 +32,7 @@ from anydraft.bench.store import RunStore, complete, read_runs
 from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import OptionConflict
+from anydraft.layout import LaidOut
 from anydraft.tree import DraftTree
 
 SMALL = ("--limit", 4, "-m", 6)
@@ -529,6 +530,12 @@ def test_memory_is_counted_once_and_at_its_highest() -> None:
     assert weight_bytes(tiny.decoder("llama")) == pytest.approx(weight_bytes(model), rel=0.01)
     parameters = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
     assert weight_bytes(model) >= sum(parameters.values())
+
+    layer = torch.nn.Linear(4, 4)
+    plain = weight_bytes(layer)
+    assert plain == 4 * (16 + 4)
+    layer.__dict__["laid"] = LaidOut(torch.zeros(100))  # as packed weights are held
+    assert weight_bytes([layer], {"again": layer}) == plain + 400
 
     def work() -> None:
         large = torch.zeros(8 << 20, dtype=torch.uint8)

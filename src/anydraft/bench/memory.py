@@ -17,6 +17,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 MEANING = "weights of target and drafter, and the tensors of a run at their highest; not those of other contenders"
+REGISTERED = ("_parameters", "_buffers", "_modules")
 DEEPEST = 6
 """How far below a drafter its models may lie."""
 
@@ -46,8 +47,7 @@ def tensors_in(holder: Any, depth: int = DEEPEST, seen: set[int] | None = None) 
         yield holder
     elif isinstance(holder, torch.nn.Module):
         yield from (*holder.parameters(), *holder.buffers())
-        for module in holder.modules():
-            yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
+        inner = [value for module in holder.modules() for name, value in vars(module).items() if name not in REGISTERED]
     elif isinstance(holder, list | tuple):
         inner = holder
     elif isinstance(holder, dict):
