@@ -159,6 +159,12 @@ def test_the_reference_is_complete() -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_statistics_named_in_the_text_exist(page: Path) -> None:
+    known = {*dir(anydraft.Stats), *(field.name for field in fields(anydraft.Stats))}
+    assert not set(re.findall(r"\bstats\.([a-z]\w*)", " ".join(INLINE.findall(page.read_text())))) - known - {"py"}
+
+
 def test_tables_of_uag_are_the_measured_figures() -> None:
     text = (DOCS / "benchmarks" / "uag.md").read_text()
     for stem in ("uag-415m-humaneval", "uag-embedded-humaneval"):
