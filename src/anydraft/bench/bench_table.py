@@ -21,12 +21,12 @@ FULL_WIDTH = 190
 
 
 def show(rows: Sequence[Figures], title: str, console: Console) -> None:
-    """Print everything; narrow terminals get the figures without their intervals."""
+    """Print everything; narrow terminals get no intervals but those of the speed-up."""
     if not console.is_terminal:
         console = Console(width=FULL_WIDTH)  # a file has no width
     full = console.width >= FULL_WIDTH
     console.print(Text(title, style="bold"))
-    console.print(speed_table(rows, full=full), time_table(rows))
+    console.print(speed_table(rows, full=full), time_table(rows, full=full))
     for line in remarks(rows):
         console.print(line)
 
@@ -38,7 +38,7 @@ def speed_table(rows: Sequence[Figures], *, full: bool = True) -> Table:
     headings += ["x transformers"] if peers else []
     table = _table([*headings, "tau", "c", "accepted", "same text", ""])
     for row, last in _with_ends(rows):
-        cells: list[str | Text] = [number(row.tokens_per_second, ".1f", full), _speedup(row.speedup, full)]
+        cells: list[str | Text] = [number(row.tokens_per_second, ".1f", full), _speedup(row.speedup)]
         if peers:
             cells.append(number(row.speedup_transformers, ".2f", full))
         table.add_row(
@@ -56,9 +56,10 @@ def speed_table(rows: Sequence[Figures], *, full: bool = True) -> Table:
     return table
 
 
-def time_table(rows: Sequence[Figures]) -> Table:
+def time_table(rows: Sequence[Figures], *, full: bool = True) -> Table:
     """Milliseconds a token by part, the first token, memory, and acceptance at the first depths."""
-    table = _table(["T", "batch", "contender", *PARTS, "first token", "memory", "kept at depth 1, 2, ..."])
+    depths = ["kept at depth 1, 2, ..."] if full else []
+    table = _table(["T", "batch", "contender", *PARTS, "first token", "memory", *depths])
     for row, last in _with_ends(rows):
         table.add_row(
             f"{row.temperature:g}",
@@ -67,7 +68,7 @@ def time_table(rows: Sequence[Figures]) -> Table:
             *(_milliseconds(row.seconds_per_token.get(part)) for part in PARTS),
             "-" if row.first_token is None else f"{1000 * row.first_token:.0f} ms",
             "-" if row.peak_memory is None else f"{row.peak_memory / 2**20:.0f} MiB",
-            " ".join(f"{share:.2f}" for share in row.acceptance[:5]) or "-",
+            *([" ".join(f"{share:.2f}" for share in row.acceptance[:5]) or "-"] if full else []),
             end_section=last,
         )
     table.caption = "prefill to other: milliseconds a token"
@@ -125,11 +126,11 @@ def number(interval: Interval | None, spec: str = ".2f", full: bool = True) -> s
     return f"{interval:{spec}}" if full and not math.isnan(interval.low) else f"{interval.value:{spec}}"
 
 
-def _speedup(interval: Interval | None, full: bool) -> Text:
+def _speedup(interval: Interval | None) -> Text:
     style = ""
     if interval is not None:
         style = "green" if interval.low > FASTER else "red" if interval.high < SLOWER else ""
-    return Text(number(interval, ".2f", full), style=style)
+    return Text(number(interval), style=style)
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -61,6 +61,7 @@ class Bar:
             TextColumn("{task.fields[left]}"),
             console=console,
             transient=True,
+            refresh_per_second=2,  # drawing takes time from what is measured
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("warming up", total=sum(planned.values()), left="")
