@@ -263,6 +263,16 @@ def test_a_drafter_that_cannot_be_loaded_is_reported(pair: tuple[str, str], prom
     assert rows["anydraft-lookup", 0.0, 1]["prompts"] == 4
 
 
+def test_names_with_commas_are_one_contender(pair: tuple[str, str], prompts: Path, tmp_path: Path) -> None:
+    options = ("--prompts", prompts, *SMALL, "--batch", 1, "--no-peers", "-t", 0, "--out", tmp_path / "out", "--json")
+    result = run("bench", pair[0], "-d", f"lookup,{pair[1]}", *options)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    row = rows_of(found)["anydraft-mix", 0.0, 1]
+    assert row["errors"] or row["equal"] == [4, 4]
+    assert found["provenance"]["drafters"] == ["lookup,assistant"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
