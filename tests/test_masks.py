@@ -83,10 +83,12 @@ def test_masks(name: str, extra: int, window: int) -> None:
 
 def test_masks_of_growing_texts() -> None:
     masks = Masks(["full_attention"], 0, torch.bfloat16)
-    for length in (1, 3, 30, 29, 70):
-        cache, counts = planned([(length, [-1], 1)], 1)
+    for length, behind in [(1, 0), (3, 28), (30, 1), (29, 2), (70, 25), (2, 200), (90, 300)]:
+        cache, counts = planned([(length, [-1], 1)], 1, length + 1 + behind)
         made = masks.of(cache, range(1), counts, 1, CPU)
         assert isinstance(made, torch.Tensor)
-        assert made.shape == (1, 1, 1, length + 1)
+        assert made.shape == (1, 1, 1, length + 1 + behind)
         assert made.dtype == torch.bfloat16
-        assert not made.any()
+        assert (made == 0).sum() == length + 1
+        assert not made[..., : length + 1].any()
+        assert (made[..., length + 1 :] == torch.finfo(torch.bfloat16).min).all()

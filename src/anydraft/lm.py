@@ -32,6 +32,9 @@ class Pass(NamedTuple):
 
 
 PREFILL_CHUNK = 512
+SPAN_STEP = 32
+"""Slots that a pass reads are a multiple of this. Attention adds up whole vectors otherwise than the rest behind them,
+so that a pass over several nodes would round otherwise than passes over one, which end elsewhere."""
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
 
@@ -163,7 +166,7 @@ class LanguageModel:
             starts.append(cache.lengths[r] + len(cache.tails[r]))
             if len(tokens):
                 cache.append(r, parents)
-        span = max(starts) + width
+        span = -(-(max(starts) + width) // SPAN_STEP) * SPAN_STEP
         if self.fixed_width is not None:
             span = bucket(max(span, cache.fixed_span))
         cache.reserve(span)

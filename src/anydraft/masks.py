@@ -27,7 +27,8 @@ class Masks:
         self.window = window if "sliding_attention" in kinds else 0
         self.dtype = dtype
         self._closed = torch.finfo(dtype).min
-        self._open: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None
+        self._zeros = 0
 
     def of(
         self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], width: int, device: torch.device
@@ -39,8 +40,8 @@ class Masks:
         """
         span = cache.current.span
         windowed = 0 < self.window < span
-        if width == 1 and not windowed and self._all_seen(cache, rows, counts, span):
-            full = self._nothing_hidden(len(rows), span, device)
+        if width == 1 and not windowed and self._alike(cache, rows, counts):
+            full = self._prefix(len(rows), cache.lengths[rows[0]] + 1, span, device)
         else:
             full = self._full(cache, rows, counts, width, span).to(device)
         near = self._near(cache, rows, counts, full) if windowed else full
@@ -49,18 +50,23 @@ class Masks:
         return {kind: near if kind == "sliding_attention" else full for kind in self.kinds}
 
     @staticmethod
-    def _all_seen(cache: SlotCache, rows: Sequence[int], counts: Sequence[int], span: int) -> bool:
-        """Whether every row has one new node right behind its prefix, and no slot beyond it is read."""
+    def _alike(cache: SlotCache, rows: Sequence[int], counts: Sequence[int]) -> bool:
+        """Whether every row has one new node right behind its prefix, and all prefixes are equally long."""
+        length = cache.lengths[rows[0]]
         return all(
-            count == 1 and len(cache.tails[row]) == 1 and cache.lengths[row] == span - 1
+            count == 1 and len(cache.tails[row]) == 1 and cache.lengths[row] == length
             for row, count in zip(rows, counts, strict=True)
         )
 
-    def _nothing_hidden(self, rows: int, span: int, device: torch.device) -> torch.Tensor:
-        """Zeros (rows, 1, 1, span), a part of some that are kept: plain decoding needs them at every pass."""
-        if self._open is None or self._open.shape[-1] < span or self._open.device != device:
-            self._open = torch.zeros(1, 1, 1, 2 * span, dtype=self.dtype, device=device)
-        return self._open[..., :span].expand(rows, 1, 1, span)
+    def _prefix(self, rows: int, seen: int, span: int, device: torch.device) -> torch.Tensor:
+        """(rows, 1, 1, span) with the first slots seen: plain decoding's, a part of one vector that is kept."""
+        kept = self._kept
+        if kept is None or kept.device != device or seen > self._zeros or span - seen > len(kept) - self._zeros:
+            self._zeros = 2 * span
+            kept = self._kept = torch.zeros(4 * span, dtype=self.dtype, device=device)
+            kept[self._zeros :] = self._closed
+        start = self._zeros - seen
+        return kept[start : start + span].expand(rows, 1, 1, span)
 
     def _full(
         self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], width: int, span: int
