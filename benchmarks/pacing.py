@@ -1,0 +1,232 @@
+"""Pacing held against plain decoding: never slower with bad drafters, as fast as the best fixed length with good ones.
+
+    python benchmarks/pacing.py                               # all four parts on the embedded models
+    python benchmarks/pacing.py --part bad --dtype float32    # one of bad, good, mixed, batch
+    python benchmarks/pacing.py --enlarge 400e6 --part good --limit 4 --max-new-tokens 96
+
+All contenders of a part alternate prompt by prompt with plain decoding. Each warms up on a prompt of its own, so that
+its pacing has seen its drafter once. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from anydraft import Decoder, models
+from anydraft.bench.bad_drafters import RandomDrafter, WrongDrafter
+from anydraft.bench.contenders import AnydraftContender
+from anydraft.bench.enlarge import enlarge_to
+from anydraft.bench.enlarge_network import enlarge_network
+from anydraft.bench.measure import Plan, Record
+from anydraft.bench.pacing_report import pacing_table, reached, summarise_pacing
+from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
+from anydraft.bench.provenance import provenance
+from anydraft.bench.session import collect, read_records, wide_console, write_json
+from anydraft.bench.surroundings import surround
+from anydraft.drafters import AssistantDrafter, LookupDrafter
+from anydraft.drafters.named import model_drafter
+from anydraft.drafters.protocol import Drafter
+from anydraft.drafters.trained import trained_drafter
+from anydraft.lm import LanguageModel
+from anydraft.networks.registry import load_network
+from anydraft.pacing import Fixed, Pacing, Steady
+from anydraft.packing import pack
+from anydraft.target import Target
+from anydraft.tree import Bounds
+
+CHAINS, TREES, BATCHES = (1, 2, 4, 8, 16), (4, 8, 16, 32), (1, 2, 4, 8)
+app = typer.Typer(add_completion=False)
+
+
+class Part(StrEnum):
+    """What is measured."""
+
+    BAD = "bad"
+    GOOD = "good"
+    MIXED = "mixed"
+    BATCH = "batch"
+
+
+@app.command()
+def main(
+    part: Annotated[list[Part], typer.Option(help="May be repeated; all by default.")] = list(Part),  # noqa: B006
+    prompts: Annotated[str, typer.Option(help="A .jsonl file, or 'held-out'.")] = "held-out",
+    mismatched: Annotated[Path | None, typer.Option(help="Folder of an assistant that fits badly.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Prompts.")] = 6,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[list[float], typer.Option(help="May be repeated.")] = [0.0, 1.0],  # noqa: B006
+    enlarge: Annotated[float, typer.Option(help="Give the target the cost of so many parameters (400e6).")] = 0.0,
+    dtype: str = "bfloat16",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="Folder for all files of the run.")] = Path("runs/pacing"),
+    docs: Annotated[Path | None, typer.Option(help="PREFIX of copies: .md, .summary.json, .provenance.json")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Figures of the runs in OUT, without measuring.")] = False,
+) -> None:
+    """Measure the parts and say which aims are reached."""
+    try:
+        precision = surround(dtype, threads)
+        chosen = held_out_prompts(limit=9 * limit) if prompts == "held-out" else read_prompts(Path(prompts))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    console = wide_console()
+    rows = []
+    if not again:
+        bench = _Bench(precision, enlarge, mismatched, seed)
+        taken = provenance(
+            dtype=precision,
+            seed=seed,
+            target=bench.name,
+            mismatched=None if mismatched is None else mismatched.name,
+            prompts=chosen.source,
+            prompts_digest=chosen.digest,
+            prompts_timed=limit,
+            max_new_tokens=max_new_tokens,
+            temperatures=temperature,
+            parts=[str(one) for one in part],
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "title.txt").write_text(f"Pacing: {bench.name}, {dtype}, {threads} threads\n", "utf-8")
+        write_json(out / "provenance.json", taken)
+    for one in part:
+        for batch in BATCHES if one is Part.BATCH else (1,):
+            folder = out / (f"{one}-{batch}" if one is Part.BATCH else one)
+            if again:
+                records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
+            else:
+                plan = _plan(bench, chosen, batch, limit, temperature, max_new_tokens, seed)
+                records = _measured(bench, one, plan, folder, taken, console)
+            rows += summarise_pacing(one, records, seed=seed)
+    aims = reached(rows)
+    table = pacing_table(rows, aims, (out / "title.txt").read_text("utf-8").strip())
+    summary = {"rows": [row.to_dict() for row in rows], "aims": [aim.to_dict() for aim in aims]}
+    write_json(out / "summary.json", summary)
+    (out / "table.md").write_text(table, "utf-8")
+    if docs is not None:
+        docs.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{docs}.md").write_text(table, "utf-8")
+        for name in ("summary.json", "provenance.json"):
+            Path(f"{docs}.{name}").write_text((out / name).read_text("utf-8"), "utf-8")
+    console.print(table, markup=False, soft_wrap=True)
+
+
+class _Bench:
+    """The target and the drafters, made once."""
+
+    def __init__(self, dtype: torch.dtype, enlarge: float, mismatched: Path | None, seed: int) -> None:
+        place = str(models.path("target"))
+        self.dtype = dtype
+        self.tokenizer = AutoTokenizer.from_pretrained(place)
+        small = _model(place, dtype)
+        large = enlarge_to(small, enlarge, seed=seed) if enlarge else small
+        size = f"{large.num_parameters() / 1e6:.0f} M parameters"
+        self.name = f"embedded target{' enlarged to' if enlarge else ','} {size}"
+        network = load_network(models.path("redrafter"), dtype=dtype)
+        network.attach(small)
+        self.network = network if large is small else enlarge_network(network, large)
+        self.mismatched = mismatched
+        self.twin = copy.deepcopy(large)
+        pack(large)
+        self.target = Target(large, self.tokenizer)
+
+    def assistant(self) -> Drafter:
+        """The embedded assistant, which has another tokenizer."""
+        return self._assistant(models.path("assistant"))
+
+    def redrafter(self) -> Drafter:
+        """The embedded ReDrafter, adapted to the target's size."""
+        return trained_drafter(self.target, self.network)
+
+    def bad(self) -> Iterator[tuple[str, Sequence[Drafter]]]:
+        """Drafters that cannot gain anything."""
+        unused = self.tokenizer.pad_token_id or 0
+        yield "wrong", [WrongDrafter(unused)]
+        yield "random", [RandomDrafter(self.target.vocab_size)]
+        pack(self.twin)
+        ends = self.target.eos_token_ids
+        as_costly = AssistantDrafter(
+            LanguageModel(self.twin), vocab_size=self.target.vocab_size, eos_token_ids=ends
+        )
+        yield "expensive", [as_costly]
+        if self.mismatched is not None:
+            yield "mismatched", [self._assistant(self.mismatched)]
+
+    def _assistant(self, place: Path) -> Drafter:
+        model = _model(str(place), self.dtype)
+        pack(model)
+        return model_drafter(self.target, model, AutoTokenizer.from_pretrained(place))
+
+
+def _model(place: str, dtype: torch.dtype) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()
+
+
+def _contenders(bench: _Bench, part: Part) -> list[AnydraftContender]:
+    """Plain decoding first, then the part's own."""
+    made: list[tuple[str, Sequence[Drafter], Pacing | None]] = []
+    single: list[tuple[str, Sequence[Drafter]]] = [
+        ("uag", [bench.assistant()]),
+        ("redrafter", [bench.redrafter()]),
+        ("lookup", [LookupDrafter()]),
+    ]
+    if part is Part.BAD:
+        made = [(name, drafters, None) for name, drafters in bench.bad()]
+    elif part is Part.GOOD:
+        for name, drafters in single[:2]:
+            made.append((name, drafters, None))
+            for size in CHAINS:
+                made.append((f"{name}@chain{size}", drafters, Fixed(Bounds(size, 1, size, branch=1))))
+            for nodes in TREES:
+                made.append((f"{name}@tree{nodes}", drafters, Steady(nodes=nodes - 1)))
+    else:
+        made = [(name, drafters, None) for name, drafters in single]
+        mixture = [drafter for _, drafters in reversed(single[1:]) for drafter in drafters]
+        made.append(("lookup+redrafter", mixture, None))
+    plain = AnydraftContender("anydraft", Decoder(bench.target))
+    return [
+        plain,
+        *(AnydraftContender(f"anydraft-{name}", Decoder(bench.target, list(d), pacing=p)) for name, d, p in made),
+    ]
+
+
+def _plan(
+    bench: _Bench,
+    chosen: PromptSet,
+    batch: int,
+    limit: int,
+    temperatures: list[float],
+    max_new_tokens: int,
+    seed: int,
+) -> Plan:
+    encoded = [(prompt.id, list(bench.tokenizer(prompt.text)["input_ids"])) for prompt in chosen.prompts]
+    if len(encoded) <= limit:
+        raise typer.BadParameter(f"one prompt more than --limit {limit} is needed to warm up, got {len(encoded)}")
+    tokens: list[tuple[str, Any]] = [*encoded[:limit], encoded[limit]]
+    if batch > 1:  # every prompt with others after it, which come round again where there are too few
+        others = [[encoded[(i + j * limit) % len(encoded)][1] for j in range(batch)] for i in range(limit + 1)]
+        tokens = [(name, group) for (name, _), group in zip(tokens, others, strict=True)]
+    return Plan(
+        prompts=tokens[:limit],
+        temperatures=temperatures,
+        max_new_tokens=max_new_tokens,
+        warm_up=tokens[limit][1],
+        seed=seed,
+        batch=batch,
+    )
+
+
+def _measured(bench: _Bench, part: Part, plan: Plan, folder: Path, taken: dict[str, Any], console: Any) -> list[Record]:
+    console.print(f"{part}" + (f", batch {plan.batch}" if plan.batch > 1 else ""))
+    return collect(_contenders(bench, part), plan, out=folder, provenance=taken, console=console)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,174 @@
+"""What pacing is to reach, held against runs: never slower than plain, as good as the best fixed length, mixtures.
+
+Speeds are per prompt over plain decoding of the same prompt (and batch) in the same run; the median over prompts
+decides.
+Contenders are called `anydraft` (plain), `anydraft-DRAFTER` (with the default pacing) and `anydraft-DRAFTER@FIXED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anydraft.bench.measure import Record, Run
+from anydraft.bench.statistics import Array, Interval, bootstrap
+
+PLAIN = "anydraft"
+NEVER_SLOWER, OF_BEST_FIXED = 0.97, 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacingRow:
+    """One contender in one part of the benchmark, at one temperature and batch size.
+
+    Attributes:
+        speedup: median over prompts, and its interval over resampled prompts.
+        tau: tokens per pass; drafted: share of the time spent on drafts.
+        identical: prompts whose tokens are plain decoding's, of how many.
+    """
+
+    part: str
+    contender: str
+    temperature: float
+    batch: int
+    prompts: int
+    speedup: Interval
+    slowest: float
+    tau: float
+    drafted: float
+    identical: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return own | {"speedup": self.speedup.to_dict()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """An aim, what was found, and whether it holds."""
+
+    aim: str
+    found: str
+    holds: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"aim": self.aim, "found": self.found, "holds": self.holds}
+
+
+def summarise_pacing(part: str, records: Sequence[Record], *, seed: int = 0) -> list[PacingRow]:
+    """A row for every contender but plain decoding, in the order in which they first appear."""
+    runs: dict[tuple[float, int, str], dict[str, Run]] = {}
+    for record in records:
+        if record.run is not None:
+            key = (record.task.temperature, record.task.batch, record.contender)
+            runs.setdefault(key, {})[record.prompt_id] = record.run
+    rows = []
+    for (temperature, batch, name), mine in runs.items():
+        plain = runs.get((temperature, batch, PLAIN), {})
+        shared = [prompt for prompt in mine if prompt in plain]
+        if name == PLAIN or not shared:
+            continue
+        ratios = [plain[prompt].seconds / mine[prompt].seconds for prompt in shared]
+        seconds = sum(run.seconds for run in mine.values())
+        rows.append(
+            PacingRow(
+                part=part,
+                contender=name,
+                temperature=temperature,
+                batch=batch,
+                prompts=len(shared),
+                speedup=bootstrap(_median, ratios, seed=seed),
+                slowest=min(ratios),
+                tau=sum(len(run.tokens) for run in mine.values()) / sum(run.passes for run in mine.values()),
+                drafted=sum(run.seconds_draft for run in mine.values()) / seconds,
+                identical=sum(mine[prompt].tokens == plain[prompt].tokens for prompt in shared),
+            )
+        )
+    return rows
+
+
+def reached(rows: Sequence[PacingRow]) -> list[Reached]:
+    """The aims of each part, one by one."""
+    return [*_never_slower(rows), *_best_fixed(rows), *_mixed(rows)]
+
+
+def _never_slower(rows: Sequence[PacingRow]) -> Iterator[Reached]:
+    for row in rows:
+        if "@" not in row.contender:
+            where = f"{row.part}, T={row.temperature:g}" + (f", batch {row.batch}" if row.batch > 1 else "")
+            yield Reached(
+                aim=f"{where}: {_drafter(row)} at least {NEVER_SLOWER}x of plain (median over prompts)",
+                found=f"{row.speedup}",
+                holds=row.speedup.value >= NEVER_SLOWER,
+            )
+
+
+def _best_fixed(rows: Sequence[PacingRow]) -> Iterator[Reached]:
+    for row in rows:
+        same = [other for other in rows if _place(other) == _place(row) and _drafter(other) == _drafter(row)]
+        fixed = [other for other in same if "@" in other.contender]
+        if "@" in row.contender or not fixed:
+            continue
+        best = max(fixed, key=lambda other: other.speedup.value)
+        share = row.speedup.value / max(1.0, best.speedup.value)
+        yield Reached(
+            aim=f"{row.part}, T={row.temperature:g}: {_drafter(row)} at least {OF_BEST_FIXED:.0%} of the best of plain "
+            f"decoding and {len(fixed)} fixed settings",
+            found=f"{share:.0%} of {best.contender.partition('@')[2]} ({best.speedup.value:.2f}x)",
+            holds=share >= OF_BEST_FIXED,
+        )
+
+
+def _mixed(rows: Sequence[PacingRow]) -> Iterator[Reached]:
+    for row in rows:
+        if row.part != "mixed" or "+" not in row.contender:
+            continue
+        single = [other for other in rows if _place(other) == _place(row) and "+" not in other.contender]
+        if single:
+            best = max(single, key=lambda other: other.speedup.value)
+            yield Reached(
+                aim=f"mixed, T={row.temperature:g}: {_drafter(row)} at least as fast as the better single drafter",
+                found=f"{row.speedup.value:.2f}x against {best.speedup.value:.2f}x ({_drafter(best)})",
+                holds=row.speedup.value >= best.speedup.value,
+            )
+
+
+def pacing_table(rows: Sequence[PacingRow], aims: Sequence[Reached], title: str) -> str:
+    """Everything as Markdown."""
+    lines = [f"### {title}", ""]
+    for part in dict.fromkeys(row.part for row in rows):
+        lines += [
+            f"**{part}**",
+            "",
+            "| T | batch | drafter | x plain (median over prompts) | slowest prompt | tau | drafting | same tokens |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in rows:
+            if row.part == part:
+                name = row.contender.removeprefix(f"{PLAIN}-")
+                lines.append(
+                    f"| {row.temperature:g} | {row.batch} | {name} | {row.speedup} | "
+                    f"{row.slowest:.2f} | {row.tau:.2f} | {row.drafted:.0%} | {row.identical}/{row.prompts} |"
+                )
+        lines.append("")
+    lines += ["**Aims**", "", "| aim | found | holds |", "|---|---|---|"]
+    lines += [f"| {aim.aim} | {aim.found} | {'yes' if aim.holds else 'no'} |" for aim in aims]
+    return "\n".join([*lines, ""])
+
+
+def _median(ratios: Array) -> Array:
+    found: Array = np.median(ratios, axis=-1)
+    return found
+
+
+def _drafter(row: PacingRow) -> str:
+    return row.contender.removeprefix(f"{PLAIN}-").partition("@")[0]
+
+
+def _place(row: PacingRow) -> tuple[str, float, int]:
+    return row.part, row.temperature, row.batch
