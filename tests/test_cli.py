@@ -158,7 +158,7 @@ def test_an_unknown_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise OSError("We couldn't find it.\nSecond line")
 
-    monkeypatch.setattr("anydraft.loading.AutoModelForCausalLM.from_pretrained", refuse)
+    monkeypatch.setattr("anydraft.pretrained.AutoModelForCausalLM.from_pretrained", refuse)
     result = run("generate", "no-such-model", "hi")
     assert result.exit_code == 2
     assert "cannot load the target 'no-such-model'" in result.stderr

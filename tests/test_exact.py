@@ -16,6 +16,7 @@ import anydraft
 from anydraft import Decoder, Generation, UnsupportedModel, models
 from anydraft.drafters import AssistantDrafter, LookupDrafter
 from anydraft.lm import LanguageModel
+from anydraft.pacing import Steady
 from anydraft.row import Row
 from anydraft.target import Target
 from anydraft.tree import Bounds, DraftTree
@@ -131,7 +132,7 @@ def test_the_embedded_pair_in_bfloat16(temperature: float) -> None:
     target, assistant = map(str, PAIR)
     shared: dict[str, Any] = {"dtype": torch.bfloat16, "device": "cpu", "exact": True}
     plain = anydraft.load(target, None, **shared)
-    drafted = anydraft.load(target, assistant=assistant, **shared)
+    drafted = anydraft.load(target, assistant=assistant, pacing=Steady(), **shared)
     tau = []
     for opening in OPENINGS:
         expected, result = plain.generate(opening, **options), drafted.generate(opening, **options)

@@ -24,6 +24,7 @@ from anydraft.drafters import AssistantDrafter, LookupDrafter, UniversalDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.lm import LanguageModel
 from anydraft.noise import Noise
+from anydraft.pacing import Steady
 from anydraft.sampling import SamplingParams
 from anydraft.session import Session
 from anydraft.target import Target
@@ -294,6 +295,7 @@ def test_tokens_added_to_a_tokenizer_but_not_to_its_model(side: str, options: di
         assistant=assistant,
         tokenizer=grown if side == "target" else tokenizer,
         assistant_tokenizer=grown if side == "assistant" else other,
+        pacing=Steady(),
     )
     result = decoder.generate("Once upon", **options)
     assert isinstance(plain, Generation)

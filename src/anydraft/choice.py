@@ -66,5 +66,6 @@ class Choices:
 
 def greedy_choices(logits: torch.Tensor) -> list[list[int]]:
     """Argmax of every entry of (rows, width, vocab), in one go."""
-    return logits.argmax(-1).tolist()
+    # The same indices as argmax, of equal scores the first one too; argmax is several times slower in bfloat16.
+    return logits.max(-1).indices.tolist()
 

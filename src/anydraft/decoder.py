@@ -14,11 +14,11 @@ from anydraft.drafters.protocol import Drafter
 from anydraft.errors import ContextOverflow, OptionConflict, TokenizerMismatch
 from anydraft.generation import Generation, Step
 from anydraft.noise import Noise, mix64
-from anydraft.pacing import Pacing, Steady
+from anydraft.pacing import Measured, Pacing, Steady
 from anydraft.processors import Processors
 from anydraft.row import Row, StopRule
 from anydraft.sampling import SamplingParams
-from anydraft.session import RowStep, Session
+from anydraft.session import RowStep, Session, listed
 from anydraft.target import Target
 from anydraft.text.stream import StopStrings, TextStream
 from anydraft.text.token_bytes import TokenBytes
@@ -36,8 +36,9 @@ class Decoder:
 
     Args:
         target: the model whose words are kept.
-        drafter: None decodes plainly.
-        pacing: how much to draft.
+        drafter: one, or several of which the pacing chooses; None decodes plainly.
+        pacing: who drafts and how much; by default what pays best on this machine, measured while decoding (with
+            "rejection" a steady rule, so that a seed gives the same tokens again).
         verification: "exact": same tokens with any drafter and with none. "rejection": the classical rule,
             same distribution only.
     """
@@ -45,7 +46,7 @@ class Decoder:
     def __init__(
         self,
         target: Target,
-        drafter: Drafter | None = None,
+        drafter: Drafter | Sequence[Drafter] | None = None,
         *,
         pacing: Pacing | None = None,
         verification: Verification = "exact",
@@ -53,12 +54,22 @@ class Decoder:
         if verification not in ("exact", "rejection"):
             raise OptionConflict(f"verification is 'exact' or 'rejection', got {verification!r}")
         self.target = target
-        self.drafter = drafter
-        self.pacing = pacing or Steady()
+        self.drafters = tuple(listed(drafter))
+        if len(self.drafters) > 1 and verification == "rejection":
+            raise OptionConflict("several drafters are chosen from with verification='exact' only; give one")
+        if pacing is None:
+            # Rejection draws anew for other drafts: with drafts that depend on times, a seed would not be repeatable.
+            pacing = Measured() if verification == "exact" else Steady()
+        self.pacing = pacing
         self.verification: Verification = verification
         self._lock = threading.Lock()
         self.tokenizer = target.tokenizer
         self._bytes = TokenBytes.of(self.tokenizer) if self.tokenizer is not None else None
+
+    @property
+    def drafter(self) -> Drafter | None:
+        """The first drafter; None for plain decoding."""
+        return self.drafters[0] if self.drafters else None
 
     def generate(
         self,
@@ -134,7 +145,7 @@ class Decoder:
     def _steps(self, rows: list[Row]) -> Generator[list[RowStep], None, None]:
         """Run a session; between its steps other threads have their turn with the drafter."""
         with self._lock:
-            session = Session(self.target, self.drafter, self.pacing, rows, verification=self.verification)
+            session = Session(self.target, self.drafters, self.pacing, rows, verification=self.verification)
         try:
             while session.active:
                 with self._lock:

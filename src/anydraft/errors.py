@@ -34,3 +34,7 @@ class WrongTarget(AnydraftError):
 
 class BrokenCheckpoint(AnydraftError):
     """A drafter's files are missing, truncated, or hold other tensors than its config says."""
+
+
+class DrafterWarning(RuntimeWarning):
+    """A drafter broke and was left out; what was generated is unharmed, and was slower than it might have been."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from anydraft.choice import Choices, ScoreLog, greedy_choices
-from anydraft.drafters.protocol import Drafter, ReadsHidden
-from anydraft.errors import DraftError
+from anydraft.crew import Crew
+from anydraft.drafters.protocol import Drafter
 from anydraft.lm import Nodes, Pass
 from anydraft.noise import mix64
-from anydraft.pacing import Pacing
+from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome, Pacing
 from anydraft.row import Row
 from anydraft.target import Target
 from anydraft.tree import DraftTree
@@ -39,8 +39,8 @@ class Session:
 
     Args:
         target: the model that decides.
-        drafter: None decodes plainly.
-        pacing: bounds of each draft.
+        drafter: one, or several of which the pacing chooses; None decodes plainly.
+        pacing: who drafts, and how much.
         rows: sequences that have not been started.
         verification: "exact" (drafter-invariant) or "rejection" (distribution-exact).
         logs: per row, where to keep logits and scores of committed tokens.
@@ -49,7 +49,7 @@ class Session:
     def __init__(
         self,
         target: Target,
-        drafter: Drafter | None,
+        drafter: Drafter | Sequence[Drafter] | None,
         pacing: Pacing,
         rows: Sequence[Row],
         *,
@@ -57,7 +57,8 @@ class Session:
         logs: Sequence[ScoreLog] | None = None,
     ) -> None:
         self.target = target
-        self.drafter = drafter
+        self.crew = Crew(target, listed(drafter), verification)
+        self.crew.rows = list(rows)
         self.pacing = pacing
         self.active = list(rows)
         self.verification = verification
@@ -68,30 +69,22 @@ class Session:
         self.cache.fixed_span = slots
         # With fixed shapes the batch keeps its rows, so that results do not depend on when a neighbour finishes.
         self._cached = list(rows)
-        self._reader = drafter if isinstance(drafter, ReadsHidden) else None
         started = time.perf_counter()
-        prompts = [row.prompt[:-1] for row in rows]
-        read = None if self._reader is None else self._reader.hidden
-        states = target.prefill_rows(self.cache, prompts, hidden=read)
-        prefilled = time.perf_counter()
-        if drafter is not None:
-            try:
-                drafter.start(rows)
-                for row, hidden in zip(rows, states, strict=bool(states)):
-                    self._hand_over(row, hidden)
-            except BaseException:
-                drafter.stop(rows)
-                raise
-        self._spread("seconds_prefill", prefilled - started)
-        self._spread("seconds_draft", time.perf_counter() - prefilled)
+        states = target.prefill_rows(self.cache, [row.prompt[:-1] for row in rows], hidden=self.crew.reads)
+        for row, hidden in zip(rows, states, strict=bool(states)):
+            self.crew.hear(row, hidden)
+        self._spread("seconds_prefill", time.perf_counter() - started)
         self._spread("seconds_total", time.perf_counter() - started)
 
     def step(self) -> list[RowStep]:
         """One draft and one pass over all active rows."""
         rows = self.active
         started = time.perf_counter()
-        trees = self._draft(rows)
+        reading, converting = self.crew.seconds_start, self.crew.seconds_convert
+        drafts = self.pacing.draft(rows, self.crew) if self.crew.drafters else [NO_DRAFT] * len(rows)
+        reading = self.crew.seconds_start - reading
         drafted = time.perf_counter()
+        trees = [draft.tree for draft in drafts]
         logits, hidden = self._score(rows, trees)
         greedy = None
         if self.verification == "exact" and any(not r.processors.sample and r.processors.trivial for r in rows):
@@ -99,62 +92,27 @@ class Session:
         elif logits.device.type == "cuda":
             torch.cuda.synchronize(logits.device)  # so that the times of drafting and verifying mean something
         verified = time.perf_counter()
-        steps = [self._commit(row, tree, logits, greedy) for row, tree in zip(rows, trees, strict=True)]
+        steps = [self._commit(row, draft, logits, greedy) for row, draft in zip(rows, drafts, strict=True)]
         if hidden is not None:
             for i, step in enumerate(steps):
                 if step.row.finish_reason is None:
-                    self._hand_over(step.row, hidden[i, [0, *(node + 1 for node in step.accepted)]])
-        self.pacing.observe(
-            rows, trees, [len(s.accepted) for s in steps], drafted - started, verified - drafted
-        )
+                    self.crew.hear(step.row, hidden[i, [0, *(node + 1 for node in step.accepted)]])
+        ended = time.perf_counter()
+        kept = [step.accepted for step in steps]
+        self.pacing.observe(Outcome(rows, drafts, kept, drafted - started - reading, ended - drafted))
         self._spread("seconds_draft", drafted - started)
+        self._spread("seconds_convert", self.crew.seconds_convert - converting)
         self._spread("seconds_verify", verified - drafted)
+        self._spread("seconds_choose", ended - verified)
         self._spread("seconds_total", time.perf_counter() - started)
         self._leave([row for row in rows if row.finish_reason is not None])
         return steps
 
     def close(self) -> None:
-        """Abort what is unfinished and let the drafter forget it; safe to call twice."""
+        """Abort what is unfinished and let the drafters forget it; safe to call twice."""
         for row in self.active:
             row.finish_reason = row.finish_reason or "aborted"
         self._leave(list(self.active))
-
-    def _draft(self, rows: list[Row]) -> list[DraftTree]:
-        if self.drafter is None:
-            return [DraftTree.EMPTY] * len(rows)
-        limit = (self.target.fixed_width or 1 << 30) - 1
-        bounds = []
-        for row, bound in zip(rows, self.pacing.plan(rows), strict=True):
-            chain_only = self.target.structure == "chain" or self.target.fixed_width is not None
-            bounds.append(bound.within(row.remaining - 1, limit, chain_only))
-        trees = self.drafter.propose(rows, bounds)
-        if len(trees) != len(rows):
-            raise DraftError(f"drafter {self.drafter.name!r} returned {len(trees)} drafts for {len(rows)} rows")
-        return [self._checked(row, tree, limit) for row, tree in zip(rows, trees, strict=True)]
-
-    def _checked(self, row: Row, tree: DraftTree, limit: int) -> DraftTree:
-        name = self.drafter.name if self.drafter is not None else ""
-        if not isinstance(tree, DraftTree):
-            raise DraftError(f"drafter {name!r} returned {type(tree).__name__} instead of a DraftTree")
-        if any(not 0 <= token < self.target.vocab_size for token in tree.tokens):
-            raise DraftError(
-                f"drafter {name!r} proposed token ids outside the target's vocabulary of {self.target.vocab_size}"
-            )
-        if self.verification == "rejection" and row.processors.sample and not {*tree.parents} <= {*(tree.probs or {})}:
-            raise DraftError(
-                f"drafter {name!r} gave no probabilities of its proposals to reject with; use verification='exact'"
-            )
-        tree = tree.cut(row.remaining - 1)
-        if self.target.structure == "chain" or self.target.fixed_width is not None:
-            if not tree.is_chain:
-                raise DraftError(f"drafter {name!r} proposed a tree where only chains can be verified")
-            tree = tree.cut(limit)
-        return tree
-
-    def _hand_over(self, row: Row, hidden: torch.Tensor) -> None:
-        """Give the drafter the hidden states (n, H) of tokens that came into the row's cache."""
-        if self._reader is not None and len(hidden):
-            self._reader.read(row, hidden if self._reader.hidden == "all" else hidden[-1:])
 
     def _score(self, rows: list[Row], trees: list[DraftTree]) -> Pass:
         """Logits, and hidden states where the drafter reads them, of the roots and nodes of all active rows."""
@@ -166,21 +124,22 @@ class Session:
                 nodes.append(([], []))
             else:
                 nodes.append(([row.root, *tree.tokens], [-1, *(parent + 1 for parent in tree.parents)]))
-        scored = self.target.score(self.cache, nodes, hidden=self._reader is not None)
+        scored = self.target.score(self.cache, nodes, hidden=self.crew.reads is not None)
         if len(rows) == len(self._cached):
             return scored
         chosen = [self._cached.index(row) for row in rows]
         return Pass(scored.logits[chosen], None if scored.hidden is None else scored.hidden[chosen])
 
     def _commit(
-        self, row: Row, tree: DraftTree, logits: torch.Tensor, greedy: list[list[int]] | None
+        self, row: Row, draft: Draft, logits: torch.Tensor, greedy: list[list[int]] | None
     ) -> RowStep:
+        tree = draft.tree
         i = self.active.index(row)
         use_greedy = greedy is not None and not row.processors.sample and row.processors.trivial
         choices = Choices(row, tree, logits[i], greedy[i] if use_greedy and greedy is not None else None)
         verdict = self._verdict(row, tree, choices)
         position = row.position
-        name = self.drafter.name if self.drafter is not None else "target"
+        name = "target" if draft.drafter is None else self.crew.names[draft.drafter]
         kept: list[int] = []
         for node in verdict.accepted:
             self._log(row, choices, kept[-1] if kept else -1)
@@ -220,10 +179,18 @@ class Session:
     def _leave(self, rows: list[Row]) -> None:
         if not rows:
             return
-        if self.drafter is not None:
-            self.drafter.stop(rows)
+        for row in rows:
+            row.stats.pacing = self.pacing.report(row) if self.crew.drafters else None
+        self.crew.leave(rows)
         self.active = [row for row in self.active if row not in rows]
         if self.active and self.target.fixed_width is None:
             self.cache.keep_rows([self._cached.index(row) for row in self.active])
             self._cached = list(self.active)
 
+
+
+def listed(drafter: Drafter | Sequence[Drafter] | None) -> list[Drafter]:
+    """One drafter, several or none, as a list."""
+    if drafter is None:
+        return []
+    return list(drafter) if isinstance(drafter, list | tuple) else [drafter]  # type: ignore[list-item]

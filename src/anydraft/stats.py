@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anydraft.pacing.report import PacingReport
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Stats:
         seconds_prefill, seconds_draft, seconds_verify, seconds_total: wall time; verify = target forwards.
         seconds_convert: the part of drafting that turned tokens of one vocabulary into those of the other.
         seconds_choose: choosing the target's tokens from its scores and keeping their path.
+        pacing: how the drafts were chosen and why; None when there was nothing to choose.
         drafter_failures: what broke in a drafter, which was left out from there on; the tokens are unharmed.
     """
 
@@ -38,6 +42,7 @@ class Stats:
     seconds_convert: float = 0.0
     seconds_choose: float = 0.0
     drafter_failures: tuple[str, ...] = ()
+    pacing: PacingReport | None = None
 
     @property
     def tokens_per_pass(self) -> float:
@@ -99,6 +104,8 @@ class Stats:
                 mine = mine + [0] * (size - len(mine))
                 theirs = theirs + [0] * (size - len(theirs))
                 setattr(total, name, [a + b for a, b in zip(mine, theirs, strict=True)])
+            elif name == "pacing":
+                setattr(total, name, theirs if mine is None else mine if theirs is None else mine + theirs)
             else:
                 setattr(total, name, mine + theirs)
         return total
@@ -114,4 +121,5 @@ class Stats:
             "tokens_per_second",
         )
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["pacing"] = None if self.pacing is None else self.pacing.to_dict()
         return plain | {name: getattr(self, name) for name in derived}

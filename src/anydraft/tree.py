@@ -33,12 +33,14 @@ class DraftTree:
         scores: cumulative log scores (estimated log probability that the node is kept), optional.
         probs: for `verification="rejection"`, the proposal q (vocab,) from which the children of a node were
             drawn without replacement, by node (-1 = root).
+        levels: steps that the drafter took for it; by default its depth.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     scores: tuple[float, ...] | None = field(default=None, compare=False)
     probs: Mapping[int, torch.Tensor] | None = field(default=None, compare=False, repr=False)
+    levels: int = field(default=0, compare=False)
 
     EMPTY: ClassVar[DraftTree]
 
@@ -109,12 +111,13 @@ class DraftTree:
             if self.scores is not None:
                 scores.append(self.scores[node])
         probs = None if self.probs is None else {new[n]: q for n, q in self.probs.items() if n in new}
-        return DraftTree(tuple(tokens), tuple(parents), None if self.scores is None else tuple(scores), probs)
+        kept_scores = None if self.scores is None else tuple(scores)
+        return DraftTree(tuple(tokens), tuple(parents), kept_scores, probs, self.levels)
 
     @classmethod
-    def chain(cls, tokens: Sequence[int]) -> DraftTree:
+    def chain(cls, tokens: Sequence[int], *, levels: int = 0) -> DraftTree:
         """A tree of one path."""
-        return cls(tuple(tokens), tuple(range(-1, len(tokens) - 1)))
+        return cls(tuple(tokens), tuple(range(-1, len(tokens) - 1)), levels=levels)
 
     @classmethod
     def from_beams(cls, beams: Iterable[Sequence[int]]) -> DraftTree:
@@ -184,13 +187,17 @@ class Bounds:
 
 @dataclass
 class Growth:
-    """A tree while it grows: parallel lists over all candidates seen, parents first; and how many to score a node."""
+    """A tree while it grows: parallel lists over all candidates seen, parents first.
+
+    `branch` says how many children to score a node, `levels` how often the drafter was asked.
+    """
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     final: list[bool] = field(default_factory=list)
     branch: int = 4
+    levels: int = 0
 
     def depth(self, node: int) -> int:
         """Depth of a node; 0 for the root (-1)."""
@@ -212,7 +219,7 @@ class Growth:
 
     def tree(self, nodes: int, floor: float = 0.0) -> DraftTree:
         """The best nodes as a tree."""
-        whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores))
+        whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores), levels=self.levels)
         return whole.keep(self.best(nodes, floor))
 
 
@@ -226,6 +233,9 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
     A generator, so that many rows can grow in lockstep with one batched model pass per level. It yields the
     nodes to expand (indices into the growth, -1 = root), expects their children in the same order, and returns
     the `Growth` (the one given, if any). Scores of children must not be positive, so that no child beats its parent.
+
+    Raises:
+        DraftError: a score is not a number.
     """
     growth = Growth() if growth is None else growth
     growth.branch = bounds.branch
@@ -233,10 +243,14 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
     frontier = [-1]
     for _ in range(bounds.depth):
         fresh: list[int] = []
-        for parent, children in zip(frontier, (yield frontier), strict=True):
+        received = yield frontier
+        growth.levels += 1
+        for parent, children in zip(frontier, received, strict=True):
             base = growth.scores[parent] if parent >= 0 else 0.0
             for token, score, final in children:
                 total = base + min(score, 0.0)
+                if total != total:
+                    raise DraftError("gave scores that are not numbers (NaN)")
                 if total < floor:
                     continue  # never worth verifying, and neither is what follows it
                 fresh.append(len(growth.tokens))

@@ -17,10 +17,11 @@ from typing import Any
 from anydraft.bench.measure import Run, Task
 from anydraft.bench.passes import PassTimer
 from anydraft.bench.weights import Weights
+from anydraft.crew import Crew
 from anydraft.decoder import Decoder
-from anydraft.pacing import Pacing, Steady
+from anydraft.pacing import Draft, Outcome, Pacing, PacingReport, Steady
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 PLAIN = "anydraft"
 
@@ -132,20 +133,16 @@ class _Recorder:
         self.trees: list[DraftTree] = []
         self.seconds_draft = 0.0
 
-    def plan(self, rows: Sequence[Row]) -> list[Bounds]:
-        return self.pacing.plan(rows)
+    def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
+        return self.pacing.draft(rows, crew)
 
-    def observe(
-        self,
-        rows: Sequence[Row],
-        trees: Sequence[DraftTree],
-        accepted: Sequence[int],
-        seconds_draft: float,
-        seconds_verify: float,
-    ) -> None:
-        self.trees += trees
-        self.seconds_draft += seconds_draft
-        self.pacing.observe(rows, trees, accepted, seconds_draft, seconds_verify)
+    def observe(self, outcome: Outcome) -> None:
+        self.trees += (draft.tree for draft in outcome.drafts)
+        self.seconds_draft += outcome.seconds_draft
+        self.pacing.observe(outcome)
+
+    def report(self, row: Row) -> PacingReport | None:
+        return self.pacing.report(row)
 
 
 def contender_name(drafter: str, nodes: int | None) -> str:

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from anydraft.errors import UnsupportedModel
+from anydraft.packing import plain_parameters
 
 Precision = Literal["bf16", "q8_0"]
 
@@ -50,7 +51,7 @@ def export_gguf(model: PreTrainedModel, path: Path, *, precision: Precision = "b
     writer.add_tokenizer_model("no_vocab")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for own, parameter in model.named_parameters():  # a tied head comes once; llama.cpp ties it again
+    for own, parameter in plain_parameters(model):  # a tied head comes once; llama.cpp ties it again
         weight = parameter.detach().cpu()
         count = heads.get(own.split(".")[-2])
         if count is not None:

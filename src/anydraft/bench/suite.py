@@ -156,7 +156,7 @@ def _decoder(
         any_target=any_target,
         trust_remote_code=trust_remote_code,
     )
-    return Decoder(plain.target, made.drafter, pacing=made.pacing)
+    return Decoder(plain.target, made.drafters, pacing=made.pacing)
 
 
 def _assisted(

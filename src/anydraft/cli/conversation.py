@@ -102,7 +102,8 @@ class Conversation:
 
     def _draft_prompt(self) -> str | None:
         """The conversation as the drafter's own template writes it, else as a plain transcript; None: no need."""
-        tokenizer: Any = getattr(self.decoder.drafter, "tokenizer", None)
+        tokenizers: Any = (getattr(drafter, "tokenizer", None) for drafter in self.decoder.drafters)
+        tokenizer = next((one for one in tokenizers if one is not None), None)
         if tokenizer is None:  # ids pass as they are
             return None
         if getattr(tokenizer, "chat_template", None):

@@ -120,9 +120,9 @@ def _contenders(target: str, assistant: str, redrafter: str | None, **options: A
         raise OptionConflict("a demo needs a drafter to show; leave --assistant none or --redrafter none out")
     if assistant == "none":
         named = EMBEDDED_REDRAFTER if redrafter == EMBEDDED else redrafter
-        found = [load_decoder(target, named, **options)]
+        found = [load_decoder(target, named, always=True, **options)]
     else:
-        found = [load_decoder(target, assistant, **options)]
+        found = [load_decoder(target, assistant, always=True, **options)]
         if redrafter != "none":
             found.append(load_trained(found[0], redrafter))
     drafted: dict[str, Decoder] = {}

@@ -37,6 +37,23 @@ def resolve(target: str, drafter: str | None) -> tuple[str, str | None]:
     return target, None if drafter == "none" else drafter
 
 
+def resolve_drafters(target: str, drafter: str | None) -> list[str]:
+    """The drafters named by `--drafter`, several with commas between them; none for plain decoding.
+
+    Raises:
+        OptionConflict: nothing between two commas, or plain decoding beside a drafter.
+    """
+    from anydraft.errors import OptionConflict
+
+    parts = [None] if drafter is None else [part.strip() for part in drafter.split(",")]
+    if "" in parts or (len(parts) > 1 and "none" in parts):
+        raise OptionConflict(
+            f"--drafter is one name or several with commas between them, 'none' by itself, got {drafter!r}"
+        )
+    found = (resolve(target, part)[1] for part in parts)
+    return [place for place in found if place is not None]
+
+
 def load_decoder(
     target: str,
     drafter: str | None,
@@ -48,37 +65,46 @@ def load_decoder(
     any_target: bool = False,
     trust_remote_code: bool = False,
     threads: int | None = None,
+    always: bool = False,
     **options: Any,
 ) -> Decoder:
     """A decoder for names given on the command line.
+
+    Args:
+        always: a single drafter drafts at every step, whether that pays or not: to test it, or to show it.
 
     Raises:
         AnydraftError: what `anydraft.load` raises, and for options that have no effect.
     """
     from anydraft.errors import OptionConflict
 
-    target, drafter = resolve(target, drafter)
-    if any_target and drafter in (None, "lookup"):
+    drafters = resolve_drafters(target, drafter)
+    target, _ = resolve(target, None)
+    if any_target and set(drafters) <= {"lookup"}:
         raise OptionConflict("--any-target concerns trained drafters only; leave it out")
-    if drafter is None and draft_tokens is not None:
+    if not drafters and draft_tokens is not None:
         raise OptionConflict("--draft-tokens has no effect with --drafter none; leave one of them out")
-    for name in (target, drafter):
-        if name is not None:
-            _require_folder(name)
+    if len(drafters) > 1 and draft_tokens is not None:
+        raise OptionConflict("--draft-tokens is for one drafter; of several the best is chosen, so leave it out")
+    for name in (target, *drafters):
+        _require_folder(name)
     warm_up()
     import torch
     import transformers
 
     from anydraft.loading import load
+    from anydraft.pacing import Steady
 
     transformers.utils.logging.disable_progress_bar()
     if threads is not None:
         torch.set_num_threads(threads)
-    names = target if drafter in (None, "lookup") else f"{target} and {drafter}"
+    if always and len(drafters) == 1 and draft_tokens is None:
+        options["pacing"] = Steady()
+    names = " and ".join([target, *(name for name in drafters if name != "lookup")])
     with status(f"loading {names}"):
         return load(
             target,
-            drafter,
+            drafters if len(drafters) > 1 else next(iter(drafters), None),
             dtype=dtype,
             device=device,
             exact=exact,
@@ -103,7 +129,7 @@ def load_trained(decoder: Decoder, name: str) -> Decoder:
     from anydraft.decoder import Decoder
     from anydraft.drafters.trained import trained_drafter
     from anydraft.networks.registry import load_network
-    from anydraft.pacing import Fixed
+    from anydraft.pacing import Fixed, Pacing, Steady
 
     if name in (EMBEDDED, EMBEDDED_REDRAFTER):
         name = str(models.path("redrafter"))
@@ -111,7 +137,9 @@ def load_trained(decoder: Decoder, name: str) -> Decoder:
     with status(f"loading {name}"):
         drafter = trained_drafter(decoder.target, load_network(name), verification=decoder.verification)
     # What a pacing has learned of one drafter's speed is wrong for another.
-    pacing = decoder.pacing if isinstance(decoder.pacing, Fixed) else None
+    pacing: Pacing | None = decoder.pacing if isinstance(decoder.pacing, Fixed) else None
+    if isinstance(decoder.pacing, Steady):
+        pacing = Steady()
     return Decoder(decoder.target, drafter, pacing=pacing, verification=decoder.verification)
 
 

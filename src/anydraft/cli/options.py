@@ -26,8 +26,8 @@ Drafter = Annotated[
         "--drafter",
         "-d",
         help="Hub name or folder of an assistant or a trained drafter (ReDrafter, Medusa, EAGLE); 'embedded' for the "
-        "embedded assistant, 'embedded-redrafter', 'lookup', or 'none' for plain decoding. Default: 'embedded' for the "
-        "embedded target, else 'lookup'.",
+        "embedded assistant, 'embedded-redrafter', 'lookup', or 'none' for plain decoding. Several with commas between "
+        "them: at every step the one that pays best. Default: 'embedded' for the embedded target, else 'lookup'.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -45,7 +45,7 @@ Exact = Annotated[
     ),
 ]
 DraftTokens = Annotated[
-    int | None, typer.Option(help="Fixed draft length; default: adaptive.", rich_help_panel=MODELS)
+    int | None, typer.Option(help="Fixed draft length; default: what pays best, measured.", rich_help_panel=MODELS)
 ]
 AnyTarget = Annotated[
     bool,

@@ -69,6 +69,9 @@ class Tally:
         """Count one step."""
         self.stats.record(len(step.tokens), len(step.draft), step.draft.depth, len(step.accepted))
         self.stats.seconds_total = time.perf_counter() - self._started
+        if step.generation is not None and step.generation.stats.pacing is not None:
+            theirs = step.generation.stats.pacing
+            self.stats.pacing = theirs if self.stats.pacing is None else self.stats.pacing + theirs
 
     def line(self, seed: int | None = None) -> str:
         """`64 tokens in 20 passes, 3.20 per pass, acceptance 61 %, 45.2 tokens/s, seed 7`."""
@@ -76,11 +79,12 @@ class Tally:
 
 
 def figures(stats: Stats, seed: int | None = None) -> str:
-    """The figures of an answer in one line."""
+    """The figures of an answer in one line; in a second one who drafted, and why, where that was decided."""
     parts = [
         f"{stats.num_tokens} tokens in {stats.num_passes} passes",
         f"{stats.tokens_per_pass:.2f} per pass",
         f"acceptance {stats.acceptance_rate:.0%}" if stats.num_draft_tokens else "nothing drafted",
         f"{stats.tokens_per_second:.1f} tokens/s",
     ]
-    return ", ".join(parts if seed is None else [*parts, f"seed {seed}"])
+    line = ", ".join(parts if seed is None else [*parts, f"seed {seed}"])
+    return line if stats.pacing is None else f"{line}\ndrafting: {stats.pacing}"

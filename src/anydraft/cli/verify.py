@@ -79,6 +79,7 @@ def verify(
         any_target=any_target,
         trust_remote_code=trust_remote_code,
         verification=verification,
+        always=True,
     )
     report = _check(decoder, texts, modes, own.temperature if own is not None else 1.0, seed, samples)
     if json:

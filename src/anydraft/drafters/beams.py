@@ -137,7 +137,7 @@ class Replay:
                 children.append([])
                 continue
             pairs = zip(tokens[branch], logs[branch], strict=True)
-            children.append([(token, log, token in enders) for token, log in pairs if log > -torch.inf])
+            children.append([(token, log, token in enders) for token, log in pairs if log != -torch.inf])
             if table.proposals is not None:
                 self.probs[node] = table.proposals[row]
         try:

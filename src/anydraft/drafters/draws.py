@@ -29,7 +29,7 @@ def shared(scores: torch.Tensor, noise: torch.Tensor | None, branch: int, enders
     logs, tokens = torch.topk(perturbed, min(branch, perturbed.shape[-1]), dim=-1)
     logs = logs - perturbed.logsumexp(-1, keepdim=True)
     return [
-        [(t, s, t in enders) for t, s in zip(row_t, row_s, strict=True) if s > float("-inf")]
+        [(t, s, t in enders) for t, s in zip(row_t, row_s, strict=True) if s != float("-inf")]
         for row_t, row_s in zip(tokens.tolist(), logs.tolist(), strict=True)
     ]
 

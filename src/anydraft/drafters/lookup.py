@@ -6,6 +6,7 @@ a draft costs O(longest n-gram). See also https://github.com/apoorvumang/prompt-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -29,13 +30,13 @@ class _Index:
                     self.ends[tuple(self.tokens[-size:])] = len(self.tokens)
             self.tokens.append(token)
 
-    def match(self) -> int | None:
-        """Index of the token that followed the longest known suffix, or None."""
+    def match(self) -> tuple[int, int] | None:
+        """Index of the token that followed the longest known suffix, and that suffix's length; or None."""
         for size in self.sizes:
             if len(self.tokens) >= size:
                 found = self.ends.get(tuple(self.tokens[-size:]))
                 if found is not None:
-                    return found
+                    return found, size
         return None
 
 
@@ -61,19 +62,25 @@ class LookupDrafter:
             index.extend(row.prompt)
 
     def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
-        """A chain copied from behind the match; it may run into its own copy (periodic text)."""
+        """A chain copied from behind the match; it may run into its own copy (periodic text).
+
+        Its scores say how long the match was, no more: that n tokens agreed makes n of n + 1 of the next a first guess.
+        """
         drafts = []
         for row, bound in zip(rows, bounds, strict=True):
             index = self._rows[row]
             index.extend(row.tokens[len(index.tokens) - len(row.prompt) :])
-            found = index.match()
+            match = index.match()
             draft: list[int] = []
-            if found is not None:
+            scores: list[float] = []
+            if match is not None:
+                found, size = match
                 for step in range(min(bound.depth, bound.nodes)):
                     source = found + step
                     known = len(index.tokens)
                     draft.append(index.tokens[source] if source < known else draft[source - known])
-            drafts.append(DraftTree.chain(draft))
+                    scores.append((step + 1) * math.log(size / (size + 1)))
+            drafts.append(DraftTree(tuple(draft), tuple(range(-1, len(draft) - 1)), tuple(scores)))
         return drafts
 
     def stop(self, rows: Sequence[Row]) -> None:

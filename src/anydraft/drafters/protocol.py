@@ -46,3 +46,14 @@ class ReadsHidden(Protocol):
         Called after `start` and after every pass, before the next `propose`; not before the first pass of a prompt of
         one token, when the cache is empty. They are in the target's dtype and on its device, and may be views.
         """
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """A drafter that says how long it worked between two vocabularies.
+
+    Attributes:
+        seconds_convert: wall time since it was made.
+    """
+
+    seconds_convert: float

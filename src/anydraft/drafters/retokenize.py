@@ -42,7 +42,7 @@ class Retokenizer:
         if bound.chain_only:
             leaves = [self._main(growth)] if growth.tokens else []
         recent = context.committed_bytes[-RECENT:]
-        merged = Growth()
+        merged = Growth(levels=growth.levels)
         index: dict[tuple[int, int], int] = {}
         for leaf in sorted(leaves, key=lambda node: -growth.scores[node]):
             node = -1
@@ -52,7 +52,7 @@ class Retokenizer:
                 for end in self.ends[:1] if bound.chain_only else self.ends:
                     _merge(merged, index, node, end, growth.scores[leaf])
         if bound.chain_only:
-            return DraftTree.chain(merged.tokens[: min(bound.nodes, bound.target_depth)])
+            return DraftTree.chain(merged.tokens[: min(bound.nodes, bound.target_depth)], levels=growth.levels)
         _bound_by_parents(merged)
         return merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
 

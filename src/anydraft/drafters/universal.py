@@ -10,6 +10,7 @@ With `verification="rejection"` drafts are drawn over the tokens that both vocab
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ class UniversalDrafter:
             enders=self.enders,
             end=min(eos_token_ids, default=None),
         )
+        self.seconds_convert = 0.0
         self._rows: dict[Row, _State] = {}
         self._width = 1
 
@@ -102,18 +104,22 @@ class UniversalDrafter:
 
     def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """One tree per row, in the target's tokens."""
+        started = time.perf_counter()
         unread = [self._sync(row) for row in rows]
+        self.seconds_convert += time.perf_counter() - started
         if self.verification == "rejection":
             self._width = max(min(b.width, b.branch) for b in bounds)
             drawn = [self.intersection.bounded(b, self._width) for b in bounds]
             growths = self.model.grow(rows, unread, drawn, self._draw)
             return [self._mapped(row, growth) for row, growth in zip(rows, growths, strict=True)]
         growths = self.model.grow(rows, unread, bounds, self._children)
+        started = time.perf_counter()
         drafts = []
         for row, growth, bound in zip(rows, growths, bounds, strict=True):
             state = self._rows[row]
             state.growth = growth
             drafts.append(self.retokenizer.draft(growth, state.context, bound))
+        self.seconds_convert += time.perf_counter() - started
         return drafts
 
     def stop(self, rows: Sequence[Row]) -> None:
@@ -199,7 +205,7 @@ class UniversalDrafter:
             logs = torch.from_numpy(np.stack(coupled))
         best, tokens = torch.topk(logs, min(growth.branch, self._size), dim=-1)
         return [
-            [(t, s, t in self.enders) for t, s in zip(row_t, row_s, strict=True) if s > -1e30]
+            [(t, s, t in self.enders) for t, s in zip(row_t, row_s, strict=True) if not s <= -1e30]
             for row_t, row_s in zip(tokens.tolist(), best.tolist(), strict=True)
         ]
 

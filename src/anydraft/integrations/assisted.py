@@ -11,6 +11,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedModel
@@ -23,7 +24,7 @@ from anydraft.errors import OptionConflict, TokenizerMismatch
 from anydraft.integrations import answers, settings
 from anydraft.integrations.batch import make_rows, pad_token, prompt_text
 from anydraft.integrations.pool import shared_pool
-from anydraft.pacing import Fixed, Pacing, Steady
+from anydraft.pacing import Fixed, Measured, Pacing
 from anydraft.session import Session
 from anydraft.target import Target
 from anydraft.tree import Bounds
@@ -71,6 +72,7 @@ class Assisted:
         self.seed = seed
         self.streamer = streamer
         self.stop_strings = stop_strings
+        self._known: WeakKeyDictionary[PreTrainedModel, Measured] = WeakKeyDictionary()
 
     def __call__(
         self,
@@ -140,11 +142,16 @@ class Assisted:
             tokenizer = shared_pool().tokenizer(model)
         return shared_pool().target(model, tokenizer, exact=self.exact)
 
+    def _measured(self, target: Target) -> Measured:
+        """A pacing for one call, which knows what earlier calls with this model have measured."""
+        first = self._known.setdefault(target.model, Measured())
+        return Measured(known=first.known)
+
     @contextlib.contextmanager
     def _drafter(self, target: Target, config: Any) -> Iterator[tuple[Drafter | None, Pacing]]:
         lookup = getattr(config, "prompt_lookup_num_tokens", None)
         size = self.draft_tokens or lookup
-        pacing: Pacing = Fixed(Bounds(size, 1, size, branch=1)) if size else Steady()
+        pacing: Pacing = Fixed(Bounds(size, 1, size, branch=1)) if size else self._measured(target)
         if lookup and (self.assistant_model is not None or self.drafter not in (None, "lookup", "auto")):
             raise OptionConflict("prompt_lookup_num_tokens and another drafter were given; leave one out")
         if self.assistant_model is None:

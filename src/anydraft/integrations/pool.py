@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedModel
 
 from anydraft.drafters.assistant import AssistantDrafter
+from anydraft.drafters.named import model_drafter
 from anydraft.drafters.universal import UniversalDrafter
 from anydraft.lm import LanguageModel
-from anydraft.loading import model_drafter
 from anydraft.pretrained import load_tokenizer
 from anydraft.target import Structure, Target
 from anydraft.text.token_bytes import TokenBytes

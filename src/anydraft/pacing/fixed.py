@@ -1,32 +1,39 @@
-"""Pacing: how much to draft now. One interface, so that a measured cost model can take the simple rule's place.
+"""Pacings that measure little or nothing: the same bounds always, or a draft that ends where it stops paying.
 
-The rule here ends a draft where the drafter itself gives its continuation too little chance to be worth another step.
+Both ask the first drafter of the crew at every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
+from anydraft.crew import Crew
+from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
+from anydraft.pacing.report import PacingReport
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import Bounds
 
 
-class Pacing(Protocol):
-    """Decides the bounds of the next draft of every row; it can never change what is generated."""
+class Fixed:
+    """Always the same bounds (`draft_tokens=N`)."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
 
     def plan(self, rows: Sequence[Row]) -> list[Bounds]:
-        """Bounds per row; depth 0 means no draft."""
+        """The same bounds for every row."""
+        return [self.bounds] * len(rows)
 
-    def observe(
-        self,
-        rows: Sequence[Row],
-        trees: Sequence[DraftTree],
-        accepted: Sequence[int],
-        seconds_draft: float,
-        seconds_verify: float,
-    ) -> None:
-        """Learn from one step: drafts, accepted tokens per row, and wall times of drafting and verifying."""
+    def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
+        """A draft of the first drafter for every row."""
+        return first_drafts(rows, crew, self.plan(rows))
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing to learn."""
+
+    def report(self, row: Row) -> PacingReport | None:
+        """Nothing was chosen."""
+        return None
 
 
 class Steady:
@@ -75,41 +82,28 @@ class Steady:
                 mass = min(max(2 * self._draft_step / self._verify, self.LEAST), self.MOST)
         return [Bounds(self.depth, self.width, self.nodes, mass, self.min_node, self.branch)] * len(rows)
 
-    def observe(
-        self,
-        rows: Sequence[Row],
-        trees: Sequence[DraftTree],
-        accepted: Sequence[int],
-        seconds_draft: float,
-        seconds_verify: float,
-    ) -> None:
+    def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
+        """A draft of the first drafter for every row."""
+        return first_drafts(rows, crew, self.plan(rows))
+
+    def observe(self, outcome: Outcome) -> None:
         """Learn the times of a draft step and of a pass (weight 0.1 on the new values)."""
-        levels = max((tree.depth for tree in trees), default=0)
+        levels = max((draft.tree.depth for draft in outcome.drafts), default=0)
         if levels:
-            self._draft_step = _mean(self._draft_step, seconds_draft / levels)
-            self._verify = _mean(self._verify, seconds_verify)
+            self._draft_step = _mean(self._draft_step, outcome.seconds_draft / levels)
+            self._verify = _mean(self._verify, outcome.seconds_pass)
+
+    def report(self, row: Row) -> PacingReport | None:
+        """Nothing was chosen."""
+        return None
+
+
+def first_drafts(rows: Sequence[Row], crew: Crew, bounds: Sequence[Bounds]) -> list[Draft]:
+    """Drafts of the crew's first drafter; none when it is broken or there is none."""
+    if not crew.working or crew.working[0] != 0:
+        return [NO_DRAFT] * len(rows)
+    return [Draft(tree, 0) for tree in crew.propose(0, rows, bounds)]
 
 
 def _mean(old: float | None, new: float) -> float:
     return new if old is None else old + 0.1 * (new - old)
-
-
-class Fixed:
-    """Always the same bounds (`draft_tokens=N`)."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-
-    def plan(self, rows: Sequence[Row]) -> list[Bounds]:
-        """The same bounds for every row."""
-        return [self.bounds] * len(rows)
-
-    def observe(
-        self,
-        rows: Sequence[Row],
-        trees: Sequence[DraftTree],
-        accepted: Sequence[int],
-        seconds_draft: float,
-        seconds_verify: float,
-    ) -> None:
-        """Nothing to learn."""

@@ -1,0 +1,203 @@
+"""Crew: the drafters of one session, of which pacing asks whom it likes.
+
+A drafter meets a row when it is first asked for a draft of it; until then it costs nothing, and the hidden states that
+it will want to read are kept. Drafts are checked and timed here. A drafter that breaks (an exception, token ids or
+scores that are none) is dropped with a warning and the row goes on without it: no draft can change a token.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeVar
+
+import torch
+
+from anydraft.drafters.protocol import Converts, Drafter, ReadsHidden
+from anydraft.errors import AnydraftError, DraftError, DrafterWarning
+from anydraft.row import Row
+from anydraft.target import Target
+from anydraft.tree import Bounds, DraftTree
+from anydraft.verify import Verification
+
+Result = TypeVar("Result")
+
+
+class Crew:
+    """Drafters of the rows of one session.
+
+    Args:
+        target: for whom they draft.
+        drafters: none for plain decoding.
+        verification: what is asked of their drafts.
+
+    Attributes:
+        names: of the drafters, told apart where two have the same.
+        rows: those that are decoded; they leave with `leave`.
+        seconds_start: of meeting rows and reading their prompts, so far.
+        seconds_last: of the last `propose`, without that.
+    """
+
+    def __init__(self, target: Target, drafters: Sequence[Drafter], verification: Verification) -> None:
+        self.target = target
+        self.drafters = tuple(drafters)
+        self.verification = verification
+        self.names = _told_apart([drafter.name for drafter in drafters])
+        self.rows: list[Row] = []
+        self.seconds_start = self.seconds_last = 0.0
+        self._broken: set[int] = set()
+        self._met: list[set[Row]] = [set() for _ in drafters]
+        self._unread: list[dict[Row, list[torch.Tensor]]] = [{} for _ in drafters]
+        self._readers = {i: drafter for i, drafter in enumerate(drafters) if isinstance(drafter, ReadsHidden)}
+        self._converted = [_converting(drafter) for drafter in drafters]
+
+    @property
+    def working(self) -> list[int]:
+        """Drafters that have not broken."""
+        return [i for i in range(len(self.drafters)) if i not in self._broken]
+
+    @property
+    def chain_only(self) -> bool:
+        """Whether the target verifies chains only."""
+        return self.target.structure == "chain" or self.target.fixed_width is not None
+
+    @property
+    def reads(self) -> Literal["last", "all"] | None:
+        """Which hidden states of the prompt are wanted: "all", "last" or none (None)."""
+        wanted = {reader.hidden for i, reader in self._readers.items() if i not in self._broken}
+        return "all" if "all" in wanted else "last" if wanted else None
+
+    @property
+    def seconds_convert(self) -> float:
+        """Seconds spent between vocabularies, so far."""
+        return sum(_converting(d) - before for d, before in zip(self.drafters, self._converted, strict=True))
+
+    def met(self, which: int, row: Row) -> bool:
+        """Whether the drafter has read the row's prompt."""
+        return row in self._met[which]
+
+    def hear(self, row: Row, hidden: torch.Tensor) -> None:
+        """Keep hidden states (n, H) of tokens that came into the row's cache, for drafters that will read them."""
+        if not len(hidden):
+            return
+        for i, reader in self._readers.items():
+            if i not in self._broken:
+                unread = self._unread[i].setdefault(row, [])
+                if reader.hidden == "last":
+                    unread[:] = [hidden[-1:]]
+                else:
+                    unread.append(hidden)
+
+    def propose(self, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
+        """One checked draft per row; empty ones when the drafter breaks, now or before."""
+        none = [DraftTree.EMPTY] * len(rows)
+        if which in self._broken or not rows:
+            self.seconds_last = 0.0
+            return none
+        limit = (self.target.fixed_width or 1 << 30) - 1
+        tightened = [b.within(row.remaining - 1, limit, self.chain_only) for row, b in zip(rows, bounds, strict=True)]
+        drafter = self.drafters[which]
+        started = time.perf_counter()
+        self._guarded(which, lambda: self._meet(which, rows))
+        met = time.perf_counter()
+        trees = self._guarded(which, lambda: self._drafts(which, drafter, rows, tightened, limit))
+        self.seconds_start += met - started
+        self.seconds_last = time.perf_counter() - met
+        return none if trees is None else trees
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        """Rows are finished, or given up."""
+        self.rows = [row for row in self.rows if row not in rows]
+        for i in range(len(self.drafters)):
+            self._forget(i, rows)
+
+    def _forget(self, which: int, rows: Iterable[Row]) -> None:
+        leaving = list(rows)
+        known = [row for row in leaving if row in self._met[which]]
+        self._met[which].difference_update(known)
+        for row in leaving:
+            self._unread[which].pop(row, None)
+        if known:
+            self._guarded(which, lambda: self.drafters[which].stop(known))
+
+    def _meet(self, which: int, rows: Sequence[Row]) -> None:
+        """Start the rows that are new to the drafter, and hand over what all of them have for it to read."""
+        new = [row for row in rows if row not in self._met[which]]
+        if new:
+            self._met[which].update(new)
+            self.drafters[which].start(new)
+        reader = self._readers.get(which)
+        if reader is not None:
+            for row in rows:
+                unread = self._unread[which].pop(row, [])
+                if unread:
+                    reader.read(row, unread[0] if len(unread) == 1 else torch.cat(unread))
+
+    def _drafts(
+        self, which: int, drafter: Drafter, rows: Sequence[Row], bounds: Sequence[Bounds], limit: int
+    ) -> list[DraftTree]:
+        if which in self._broken:
+            return [DraftTree.EMPTY] * len(rows)
+        trees = drafter.propose(rows, bounds)
+        if len(trees) != len(rows):
+            raise DraftError(f"returned {len(trees)} drafts for {len(rows)} rows")
+        return [self._checked(row, tree, limit) for row, tree in zip(rows, trees, strict=True)]
+
+    def _checked(self, row: Row, tree: DraftTree, limit: int) -> DraftTree:
+        if not isinstance(tree, DraftTree):
+            raise DraftError(f"returned {type(tree).__name__} instead of a DraftTree")
+        if tree.tokens and not 0 <= min(tree.tokens) <= max(tree.tokens) < self.target.vocab_size:
+            raise DraftError(f"proposed token ids outside the target's vocabulary of {self.target.vocab_size}")
+        if tree.scores is not None and any(score != score for score in tree.scores):
+            raise DraftError("gave scores that are not numbers (NaN)")
+        if self.verification == "rejection" and row.processors.sample and not {*tree.parents} <= {*(tree.probs or {})}:
+            raise DraftError(
+                "gave no probabilities of its proposals to reject with; use verification='exact'"
+            )
+        tree = tree.cut(row.remaining - 1)
+        if self.chain_only:
+            if not tree.is_chain:
+                raise DraftError("proposed a tree where only chains can be verified")
+            tree = tree.cut(limit)
+        return tree
+
+    def _guarded(self, which: int, work: Callable[[], Result]) -> Result | None:
+        """The work's result; None, a warning and a note on every row when the drafter broke in it."""
+        try:
+            return work()
+        except AnydraftError as failure:
+            if not isinstance(failure, DraftError):
+                raise  # what the user asked for cannot be done, and the message says so
+            self._drop(which, failure)
+        except Exception as failure:
+            self._drop(which, failure)
+        return None
+
+    def _drop(self, which: int, failure: Exception) -> None:
+        if which in self._broken:
+            return
+        self._broken.add(which)
+        what = str(failure) if isinstance(failure, DraftError) else f"{type(failure).__name__}: {failure}"
+        text = f"drafter {self.names[which]!r} {what}"
+        for row in self.rows:
+            row.stats.drafter_failures += (text,)
+        warnings.warn(f"{text}; going on without it, the tokens are the same", DrafterWarning, stacklevel=2)
+        self._forget(which, self.rows)
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names with a number behind those that were there before."""
+    found: list[str] = []
+    for name in names:
+        count = 1
+        unique = name
+        while unique in found:
+            count += 1
+            unique = f"{name}-{count}"
+        found.append(unique)
+    return tuple(found)
+
+
+def _converting(drafter: Drafter) -> float:
+    return drafter.seconds_convert if isinstance(drafter, Converts) else 0.0

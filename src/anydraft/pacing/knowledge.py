@@ -1,0 +1,103 @@
+"""What a pacing has measured, and the questions that are asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from anydraft.pacing.experience import Expected, Experience, Form, Record
+from anydraft.pacing.ledger import Ledger
+from anydraft.pacing.report import PacingReport
+from anydraft.pacing.times import PassTimes
+from anydraft.row import Row
+
+FREE = 0.03
+"""A drafter whose call takes less than this share of a plain pass is asked at every step."""
+
+TRIAL_DRAFTS, TRIAL_LOSS = 8, 5.0
+"""Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
+
+They are spread over the text, whose beginning is often harder to guess than what follows.
+"""
+
+GAINS_IN_HAND = 8.0
+"""Plain passes gained by drafts that are remembered."""
+
+
+@dataclass
+class State:
+    """What is known of a row: its form with each drafter, and what was done for it."""
+
+    forms: dict[str, Form] = field(default_factory=dict)
+    report: PacingReport = field(default_factory=PacingReport)
+
+    def form(self, name: str) -> Form:
+        """The row's form with a drafter."""
+        return self.forms.setdefault(name, Form())
+
+
+class Knowledge:
+    """Times, drafters by name, rows, and what was lost and gained.
+
+    Attributes:
+        exploring: what probes lost against the best that was known.
+        safety: what drafting lost against plain decoding, or gained.
+    """
+
+    def __init__(self, overhead: float) -> None:
+        self.times = PassTimes()
+        self.drafters: dict[str, Experience] = {}
+        self.exploring = Ledger(overhead)
+        self.safety = Ledger(overhead, bank=GAINS_IN_HAND)
+        self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()
+
+    def seconds(self, rows: int, width: int) -> float:
+        """Expected seconds of a pass; 1 before anything was seen."""
+        return self.times.seconds(rows, width) or 1.0
+
+    def free(self, name: str, rows: int) -> bool:
+        """Whether a drafter's calls take next to no time."""
+        known = self.drafters.get(name)
+        return known is not None and known.call is not None and known.call.value < FREE * self.seconds(rows, 1)
+
+    def state(self, row: Row) -> State:
+        """What is known of a row."""
+        state = self._rows.get(row)
+        if state is None:
+            state = self._rows[row] = State()
+        return state
+
+    def form(self, row: Row, name: str) -> Form:
+        """A row's form with a drafter."""
+        return self.state(row).form(name)
+
+    def expected(self, row: Row, name: str) -> Expected:
+        """What a draft of a known drafter would bring the row, and take."""
+        return self.form(row, name).expected(self.drafters[name].record(row))
+
+    @staticmethod
+    def on_trial(record: Record) -> bool:
+        """Whether too little is known of a drafter to judge it, and finding out has not yet cost too much."""
+        return record.drafts < TRIAL_DRAFTS and record.trial_loss < TRIAL_LOSS
+
+    def report(self, row: Row) -> PacingReport:
+        """What was chosen for the row, and the figures on which it was."""
+        state = self.state(row)
+        report = state.report
+        plain = self.times.seconds(1, 1)
+        report.seconds_plain = plain
+        if plain is None:
+            return report
+        report.seconds_pass = {width: self.seconds(1, width) for width in self.times.seen(1)}
+        for name, known in self.drafters.items():
+            record = known.record(row)
+            if not record.drafts and name not in report.steps:
+                continue
+            draft = self.expected(row, name)
+            step = known.times.step(1)
+            if step is not None:
+                report.seconds_draft_step[name] = step
+            taken = (known.times.seconds(draft.levels, 1) or 0.0) + self.seconds(1, round(draft.width))
+            report.expected_tokens[name] = 1 + draft.gain
+            report.expected_speedup[name] = (1 + draft.gain) * plain / taken
+        return report

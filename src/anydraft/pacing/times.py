@@ -1,0 +1,198 @@
+"""Times learned while decoding: a target pass by rows and width, a draft by its levels.
+
+A machine's speed drifts, a pass grows with the context, and single measurements stray. So a pass is a slowly moving
+base (the pass of one node) times a ratio for its width, both kept as logarithms: what slows everything down moves the
+base and leaves the ratios, on which decisions rest. The first use of a shape may take several times as long (kernels
+are made for it), so one measurement that is far off what its neighbours say is not believed.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+"""Widths up to which passes are taken for equal."""
+
+GUESSED_SLOPE = 0.02
+"""Extra time of one more node, in passes of one node, where wider passes were never seen."""
+
+STRAY = 0.3
+"""Most that one measurement counts, as a logarithm."""
+
+
+def edge(width: int) -> int:
+    """The smallest edge that holds a width."""
+    return EDGES[min(bisect_left(EDGES, width), len(EDGES) - 1)]
+
+
+@dataclass
+class _Ratio:
+    """Logarithm of a width's time over that of one node, and how often it was seen."""
+
+    log: float
+    count: int = 1
+
+
+@dataclass
+class _Passes:
+    """Times of passes of one number of rows."""
+
+    base: float | None = None
+    count: int = 0
+    ratios: dict[int, _Ratio] = field(default_factory=dict)
+
+
+class PassTimes:
+    """Seconds of a target pass by rows and width (nodes per row, root included)."""
+
+    def __init__(self) -> None:
+        self._of_rows: dict[int, _Passes] = {}
+
+    def observe(self, rows: int, width: int, seconds: float) -> None:
+        """Learn from one pass."""
+        passes = self._of_rows.setdefault(rows, _Passes())
+        log, place = math.log(max(seconds, 1e-9)), edge(width)
+        if place == 1:
+            self._move(passes, log)
+            return
+        if passes.base is None:  # no pass of one node was seen with so many rows
+            known = self.seconds(rows, width)
+            guessed = 0.0 if known is None else math.log(known) - math.log(self._plain(rows) or known)
+            self._move(passes, log - guessed)
+            return
+        ratio = passes.ratios.get(place)
+        error = log - passes.base - self._log_ratio(passes, rows, width)
+        if ratio is None:
+            believed = error < math.log(1.3)  # else it may be slow only because it is the first
+            passes.ratios[place] = _Ratio(max(0.0, log - passes.base), count=int(believed))
+            return
+        if ratio.count == 0:
+            ratio.log, ratio.count = max(0.0, min(ratio.log, log - passes.base)), 1
+            return
+        clipped = min(max(error, -STRAY), STRAY)
+        ratio.count += 1
+        ratio.log = max(0.0, ratio.log + clipped * max(1 / ratio.count, 0.08))
+        passes.base += clipped * 0.05
+
+    def seconds(self, rows: int, width: int) -> float | None:
+        """Expected seconds of a pass; None before the first pass of any kind."""
+        plain = self._plain(rows)
+        if plain is None:
+            return None
+        return plain * math.exp(self._log_ratio(self._of_rows.get(rows, _Passes()), rows, width))
+
+    def seen(self, rows: int) -> list[int]:
+        """Widths (edges) of which passes were seen."""
+        passes = self._of_rows.get(rows, _Passes())
+        return [1, *sorted(place for place, ratio in passes.ratios.items() if ratio.count)]
+
+    def _move(self, passes: _Passes, log: float) -> None:
+        passes.count += 1
+        if passes.base is None:
+            passes.base = log
+        elif passes.count == 2:
+            passes.base = min(passes.base, log)  # of two, the slower one may have been the first of its shape
+        else:
+            passes.base += min(max(log - passes.base, -STRAY), STRAY) * max(1 / passes.count, 0.1)
+
+    def _plain(self, rows: int) -> float | None:
+        """Seconds of a pass of one node: of so many rows, else guessed from the nearest number of rows."""
+        passes = self._of_rows.get(rows)
+        if passes is not None and passes.base is not None:
+            return math.exp(passes.base)
+        known = [(count, p.base) for count, p in self._of_rows.items() if p.base is not None]
+        if not known:
+            return None
+        count, base = min(known, key=lambda pair: abs(math.log(pair[0] / rows)))
+        grown = self._interpolated(self._of_rows[count], rows / count) if rows > count else 0.0
+        return math.exp(base + grown)
+
+    def _log_ratio(self, passes: _Passes, rows: int, width: int) -> float:
+        """Logarithm of a pass of this width over one of one node."""
+        if width <= 1:
+            return 0.0
+        if any(ratio.count for ratio in passes.ratios.values()):
+            return self._interpolated(passes, width)
+        # Nothing was seen of so many rows: as many tokens of other numbers of rows tell.
+        others = [(count, p) for count, p in self._of_rows.items() if any(r.count for r in p.ratios.values())]
+        if not others:
+            return self._interpolated(passes, width)
+        count, other = min(others, key=lambda pair: abs(math.log(pair[0] / rows)))
+        narrow, wide = max(1.0, rows / count), max(1.0, rows * width / count)
+        return max(0.0, self._interpolated(other, wide) - self._interpolated(other, narrow))
+
+    @staticmethod
+    def _interpolated(passes: _Passes, width: float) -> float:
+        """Between the widths seen, by the logarithm of the width; beyond them by a guessed slope."""
+        if width <= 1:
+            return 0.0
+        known = [(1, 0.0), *sorted((place, ratio.log) for place, ratio in passes.ratios.items() if ratio.count)]
+        for (low, low_log), (high, high_log) in pairwise(known):
+            if low < width <= high:
+                if edge(math.ceil(width)) == high:
+                    return high_log
+                share = math.log(width / low) / math.log(high / low)
+                return low_log + share * (high_log - low_log)
+        last, log = known[-1]
+        ratio = math.exp(log)
+        # At least in proportion to what the widest one costs a node, so that a dear pass is not followed by a dearer.
+        slope = GUESSED_SLOPE if last == 1 else max(GUESSED_SLOPE, 0.25 * (ratio - 1) / (last - 1))
+        return math.log(ratio + slope * (width - last))
+
+
+class DraftTimes:
+    """Seconds of a draft of one drafter, as a fixed part and one per level, for the number of rows at hand.
+
+    A decayed regression; times that stray far from it count as if they strayed less.
+    """
+
+    DECAY = 0.93
+
+    def __init__(self) -> None:
+        self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
+        self.start: float | None = None
+        self._starts = 0
+
+    def observe(self, rows: int, levels: int, seconds: float) -> None:
+        """Learn from one draft of so many levels (at least 1) for so many rows."""
+        sums = self._sums.setdefault(rows, [0.0] * 5)
+        if sums[0] > 2:
+            expected = self.seconds(levels, rows)
+            if expected is not None:
+                seconds = min(seconds, 2.5 * expected)
+        for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
+            sums[i] = sums[i] * self.DECAY + value
+
+    def observe_start(self, seconds: float) -> None:
+        """Learn what reading a prompt takes; the first time may have built tables, too."""
+        self._starts += 1
+        if self.start is None or self._starts == 2:
+            self.start = min(seconds, seconds if self.start is None else self.start)
+        else:
+            self.start += 0.3 * (min(seconds, 3 * self.start) - self.start)
+
+    def seconds(self, levels: float, rows: int) -> float | None:
+        """Expected seconds of a draft; None before the first."""
+        line = self._line(rows)
+        return None if line is None else line[0] + line[1] * levels
+
+    def step(self, rows: int) -> float | None:
+        """Expected seconds of one more level; None before the first draft."""
+        line = self._line(rows)
+        return None if line is None else line[1]
+
+    def _line(self, rows: int) -> tuple[float, float] | None:
+        if not self._sums:
+            return None
+        sums = self._sums.get(rows) or self._sums[min(self._sums, key=lambda count: abs(math.log(count / rows)))]
+        weight, levels, squares, seconds, products = sums
+        mean = seconds / max(levels, 1e-9)
+        spread = squares / weight - (levels / weight) ** 2
+        if weight < 3 or spread < 0.25:
+            return 0.0, mean
+        slope = (products / weight - levels * seconds / weight**2) / spread
+        slope = min(max(slope, 0.25 * mean), mean)
+        return max(0.0, (seconds - slope * levels) / weight), slope
