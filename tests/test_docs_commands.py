@@ -23,6 +23,8 @@ from typer.main import get_command
 
 import anydraft
 from anydraft.cli.app import app
+from anydraft.pacing import Measured, PacingReport, choosing, knowledge, measured
+from anydraft.pacing import experience as learned
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -163,6 +165,30 @@ def test_the_reference_is_complete() -> None:
 def test_statistics_named_in_the_text_exist(page: Path) -> None:
     known = {*dir(anydraft.Stats), *(field.name for field in fields(anydraft.Stats))}
     assert not set(re.findall(r"\bstats\.([a-z]\w*)", " ".join(INLINE.findall(page.read_text())))) - known - {"py"}
+
+
+def test_numbers_of_pacing_are_those_of_the_code() -> None:
+    text = (DOCS / "pacing.md").read_text()
+    numbers = text.partition("### The numbers")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in numbers.splitlines() if "`" in line]
+    assert len(rows) > 8
+    defaults = {name: parameter.default for name, parameter in signature(Measured).parameters.items()}
+    homes = (measured, choosing, knowledge, learned)
+    for _, shown_values, names in rows:
+        constants = re.findall(r"[A-Z]{2,}(?:_[A-Z]+)*", names)
+        found = [next(vars(home)[name] for home in homes if name in vars(home)) for name in constants]
+        found += [defaults[name] for name in re.findall(r"(\w+)=", names)]
+        assert [float(value) for value in shown_values.split(",")] == [float(value) for value in found], names
+
+
+def test_the_report_of_pacing_is_described() -> None:
+    text = (DOCS / "pacing.md").read_text()
+    words = [*(field.name for field in fields(PacingReport)), "chosen", "to_dict"]
+    assert not [word for word in words if f"`{word}" not in text]
+    shown_line = PacingReport(
+        steps={"lookup": 2, "plain": 1}, expected_tokens={"lookup": 4.0}, expected_speedup={"lookup": 3.0}
+    )
+    assert str(shown_line) in text
 
 
 def test_tables_of_uag_are_the_measured_figures() -> None:
