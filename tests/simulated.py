@@ -129,4 +129,4 @@ class World:
 def row_of(index: int, tokens: int, temperature: float = 0.0) -> Row:
     """A row that wants so many tokens."""
     params = SamplingParams(max_new_tokens=tokens, temperature=temperature)
-    return Row(index=index, prompt=[0], params=params, processors=cast(Any, None))
+    return Row(index=index, prompt=[0] * 100, params=params, processors=cast(Any, None))

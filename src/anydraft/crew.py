@@ -7,9 +7,11 @@ scores that are none) is dropped with a warning and the row goes on without it: 
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import Literal, TypeVar
 
 import torch
@@ -35,6 +37,8 @@ class Crew:
     Attributes:
         names: of the drafters, told apart where two have the same.
         rows: those that are decoded; they leave with `leave`.
+        working: drafters that have not broken.
+        reads: which hidden states are wanted: "all", "last" or none (None).
         seconds_start: of meeting rows and reading their prompts, so far.
         seconds_last: of the last `propose`, without that.
     """
@@ -50,12 +54,9 @@ class Crew:
         self._met: list[set[Row]] = [set() for _ in drafters]
         self._unread: list[dict[Row, list[torch.Tensor]]] = [{} for _ in drafters]
         self._readers = {i: drafter for i, drafter in enumerate(drafters) if isinstance(drafter, ReadsHidden)}
-        self._converted = [_converting(drafter) for drafter in drafters]
-
-    @property
-    def working(self) -> list[int]:
-        """Drafters that have not broken."""
-        return [i for i in range(len(self.drafters)) if i not in self._broken]
+        self._converters = [(d, d.seconds_convert) for d in drafters if isinstance(d, Converts)]
+        self.working = list(range(len(drafters)))
+        self.reads = self._wanted()
 
     @property
     def chain_only(self) -> bool:
@@ -63,15 +64,9 @@ class Crew:
         return self.target.structure == "chain" or self.target.fixed_width is not None
 
     @property
-    def reads(self) -> Literal["last", "all"] | None:
-        """Which hidden states of the prompt are wanted: "all", "last" or none (None)."""
-        wanted = {reader.hidden for i, reader in self._readers.items() if i not in self._broken}
-        return "all" if "all" in wanted else "last" if wanted else None
-
-    @property
     def seconds_convert(self) -> float:
         """Seconds spent between vocabularies, so far."""
-        return sum(_converting(d) - before for d, before in zip(self.drafters, self._converted, strict=True))
+        return sum(drafter.seconds_convert - before for drafter, before in self._converters)
 
     def met(self, which: int, row: Row) -> bool:
         """Whether the drafter has read the row's prompt."""
@@ -112,6 +107,10 @@ class Crew:
         for i in range(len(self.drafters)):
             self._forget(i, rows)
 
+    def _wanted(self) -> Literal["last", "all"] | None:
+        wanted = {reader.hidden for i, reader in self._readers.items() if i not in self._broken}
+        return "all" if "all" in wanted else "last" if wanted else None
+
     def _forget(self, which: int, rows: Iterable[Row]) -> None:
         leaving = list(rows)
         known = [row for row in leaving if row in self._met[which]]
@@ -147,10 +146,15 @@ class Crew:
     def _checked(self, row: Row, tree: DraftTree, limit: int) -> DraftTree:
         if not isinstance(tree, DraftTree):
             raise DraftError(f"returned {type(tree).__name__} instead of a DraftTree")
+        if any(not isinstance(token, Integral) for token in tree.tokens):
+            raise DraftError(f"proposed token ids that are no integers, such as {tree.tokens[0]!r}")
         if tree.tokens and not 0 <= min(tree.tokens) <= max(tree.tokens) < self.target.vocab_size:
             raise DraftError(f"proposed token ids outside the target's vocabulary of {self.target.vocab_size}")
-        if tree.scores is not None and any(score != score for score in tree.scores):
-            raise DraftError("gave scores that are not numbers (NaN)")
+        if tree.scores is not None and (
+            len(tree.scores) != len(tree)
+            or any(not isinstance(score, Real) or math.isnan(score) for score in tree.scores)
+        ):
+            raise DraftError("gave scores that are not numbers (NaN), or not one for each token")
         if self.verification == "rejection" and row.processors.sample and not {*tree.parents} <= {*(tree.probs or {})}:
             raise DraftError(
                 "gave no probabilities of its proposals to reject with; use verification='exact'"
@@ -178,11 +182,13 @@ class Crew:
         if which in self._broken:
             return
         self._broken.add(which)
+        self.working.remove(which)
+        self.reads = self._wanted()
         what = str(failure) if isinstance(failure, DraftError) else f"{type(failure).__name__}: {failure}"
         text = f"drafter {self.names[which]!r} {what}"
         for row in self.rows:
             row.stats.drafter_failures += (text,)
-        warnings.warn(f"{text}; going on without it, the tokens are the same", DrafterWarning, stacklevel=2)
+        warnings.warn(f"{text}; going on without it, the tokens are the same", DrafterWarning, stacklevel=7)
         self._forget(which, self.rows)
 
 
@@ -197,7 +203,3 @@ def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
             unique = f"{name}-{count}"
         found.append(unique)
     return tuple(found)
-
-
-def _converting(drafter: Drafter) -> float:
-    return drafter.seconds_convert if isinstance(drafter, Converts) else 0.0

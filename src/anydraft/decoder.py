@@ -14,7 +14,7 @@ from anydraft.drafters.protocol import Drafter
 from anydraft.errors import ContextOverflow, OptionConflict, TokenizerMismatch
 from anydraft.generation import Generation, Step
 from anydraft.noise import Noise, mix64
-from anydraft.pacing import Measured, Pacing, Steady
+from anydraft.pacing import Fixed, Measured, Pacing, Steady
 from anydraft.processors import Processors
 from anydraft.row import Row, StopRule
 from anydraft.sampling import SamplingParams
@@ -57,6 +57,8 @@ class Decoder:
         self.drafters = tuple(listed(drafter))
         if len(self.drafters) > 1 and verification == "rejection":
             raise OptionConflict("several drafters are chosen from with verification='exact' only; give one")
+        if len(self.drafters) > 1 and isinstance(pacing, Fixed | Steady):
+            raise OptionConflict(f"{type(pacing).__name__} pacing asks one drafter only, got {len(self.drafters)}")
         if pacing is None:
             # Rejection draws anew for other drafts: with drafts that depend on times, a seed would not be repeatable.
             pacing = Measured() if verification == "exact" else Steady()

@@ -70,6 +70,8 @@ def load(
         raise OptionConflict(
             "a list of drafters holds names, paths, models or drafters, at least one, and takes no assistant= beside it"
         )
+    if several is not None and {"auto", "assistant", "universal"} & {one for one in several if isinstance(one, str)}:
+        raise OptionConflict("in a list of drafters an assistant is given by its name, path or model")
     wanted = [Wanted.of(one, assistant, verification) for one in ([drafter] if several is None else several)]
     assistants = [one for one in wanted if one.assistant is not None]
     if drafter is None and draft_tokens is not None:

@@ -25,6 +25,7 @@ from anydraft.integrations import answers, settings
 from anydraft.integrations.batch import make_rows, pad_token, prompt_text
 from anydraft.integrations.pool import shared_pool
 from anydraft.pacing import Fixed, Measured, Pacing
+from anydraft.pacing.knowledge import Knowledge
 from anydraft.session import Session
 from anydraft.target import Target
 from anydraft.tree import Bounds
@@ -72,7 +73,7 @@ class Assisted:
         self.seed = seed
         self.streamer = streamer
         self.stop_strings = stop_strings
-        self._known: WeakKeyDictionary[PreTrainedModel, Measured] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[PreTrainedModel, list[Knowledge]] = WeakKeyDictionary()
 
     def __call__(
         self,
@@ -123,7 +124,7 @@ class Assisted:
             logs=logs,
         )
         pad = pad_token(config)
-        with self._drafter(target, config) as (drafter, pacing):
+        with self._measured(target) as measured, self._drafter(target, config, measured) as (drafter, pacing):
             stream = answers.Streaming(self.streamer, input_ids, pad)
             session = Session(target, drafter, pacing, rows, logs=logs)
             try:
@@ -142,16 +143,21 @@ class Assisted:
             tokenizer = shared_pool().tokenizer(model)
         return shared_pool().target(model, tokenizer, exact=self.exact)
 
-    def _measured(self, target: Target) -> Measured:
-        """A pacing for one call, which knows what earlier calls with this model have measured."""
-        first = self._known.setdefault(target.model, Measured())
-        return Measured(known=first.known)
+    @contextlib.contextmanager
+    def _measured(self, target: Target) -> Iterator[Measured]:
+        """A pacing for one call, which knows what an earlier call with this model has measured, and hands that on."""
+        idle = self._known.setdefault(target.model, [])
+        pacing = Measured(known=idle.pop() if idle else None)  # calls at the same time never share one
+        try:
+            yield pacing
+        finally:
+            idle.append(pacing.known)
 
     @contextlib.contextmanager
-    def _drafter(self, target: Target, config: Any) -> Iterator[tuple[Drafter | None, Pacing]]:
+    def _drafter(self, target: Target, config: Any, measured: Pacing) -> Iterator[tuple[Drafter | None, Pacing]]:
         lookup = getattr(config, "prompt_lookup_num_tokens", None)
         size = self.draft_tokens or lookup
-        pacing: Pacing = Fixed(Bounds(size, 1, size, branch=1)) if size else self._measured(target)
+        pacing: Pacing = Fixed(Bounds(size, 1, size, branch=1)) if size else measured
         if lookup and (self.assistant_model is not None or self.drafter not in (None, "lookup", "auto")):
             raise OptionConflict("prompt_lookup_num_tokens and another drafter were given; leave one out")
         if self.assistant_model is None:

@@ -72,33 +72,46 @@ class Belief:
     found: Share = field(default_factory=Share)
 
     def probabilities(self, tree: DraftTree, luck: float = 1.0) -> list[float]:
-        """For each node the probability that the target's path goes through it."""
-        chances = self._chances(tree, luck)
-        found: list[float] = []
-        for chance, parent in zip(chances, tree.parents, strict=True):
-            found.append(chance * found[parent] if parent >= 0 else chance)
-        return found
+        """For each node the probability that the target's path goes through it; siblings together at most `SURE`."""
+        parents = tree.parents
+        together: dict[int, float] = {}
+        chances = [0.0] * len(parents)
+        for node, parent in enumerate(parents):
+            column, row, stated = _place(tree, node)
+            chance = chances[node] = min(self._chance(column, row, stated) * luck, SURE)
+            together[parent] = together.get(parent, 0.0) + chance
+        for node, parent in enumerate(parents):
+            if together[parent] > SURE:
+                chances[node] *= SURE / together[parent]
+            if parent >= 0:
+                chances[node] *= chances[parent]
+        return chances
 
     def observe(self, tree: DraftTree, accepted: Sequence[int], luck: Luck) -> None:
         """Learn from one verified draft: every child of a node that was kept was right or wrong."""
-        kept = set(accepted)
-        kept.add(-1)
-        expected = hits = 0.0
+        kept = {-1, *accepted}
+        expected = 0.0
         stated_below: dict[int, float] = {}
-        for node, (chance, parent) in enumerate(zip(self._chances(tree, 1.0), tree.parents, strict=True)):
+        for node, parent in enumerate(tree.parents):
             if parent not in kept:
                 continue
-            hit = node in kept
-            column, row, stated = self._place(tree, node)
-            self.cells.setdefault((column, row), Share()).add(hit)
-            self.columns.setdefault(column, Share()).add(hit)
-            expected += chance
+            column, row, stated = _place(tree, node)
+            expected += self._chance(column, row, stated)
+            self.cells.setdefault((column, row), Share()).add(node in kept)
+            self.columns.setdefault(column, Share()).add(node in kept)
             stated_below[parent] = min(stated_below.get(parent, 0.0) + stated, SURE)
-            hits += hit
-        luck.add(hits, expected)
+        luck.add(len(accepted), expected)
+        found = {tree.parents[node] for node in accepted}
         for parent, stated in stated_below.items():
             self.stated.add(stated)
-            self.found.add(any(tree.parents[node] == parent for node in accepted))
+            self.found.add(parent in found)
+
+    def _chance(self, column: int, row: int, stated: float) -> float:
+        """The chance that a node is kept if its parent is."""
+        of_column = self.columns.get(column)
+        chance = stated if of_column is None else of_column.of(stated)
+        cell = self.cells.get((column, row))
+        return chance if cell is None else cell.of(chance)
 
     @property
     def trusted(self) -> bool:
@@ -116,30 +129,12 @@ class Belief:
         power = min(max(math.log(stated) / math.log(found), 0.2), 5.0)
         return math.exp(power * math.log(max(mass, 1e-6)))
 
-    def _chances(self, tree: DraftTree, luck: float) -> list[float]:
-        """For each node the chance that it is kept if its parent is; siblings together at most `SURE`."""
-        chances: list[float] = []
-        together: dict[int, float] = {}
-        for node, parent in enumerate(tree.parents):
-            column, row, stated = self._place(tree, node)
-            of_column = self.columns.get(column, _NOTHING).of(stated)
-            chance = min(self.cells.get((column, row), _NOTHING).of(of_column) * luck, SURE)
-            chances.append(chance)
-            together[parent] = together.get(parent, 0.0) + chance
-        return [
-            chance if together[parent] <= SURE else chance * SURE / together[parent]
-            for chance, parent in zip(chances, tree.parents, strict=True)
-        ]
 
-    @staticmethod
-    def _place(tree: DraftTree, node: int) -> tuple[int, int, float]:
-        """Column (confidence) and row (depth) of a node, and its stated probability given its parent."""
-        stated = UNSCORED
-        if tree.scores is not None:
-            parent = tree.parents[node]
-            above = tree.scores[parent] if parent >= 0 else 0.0
-            stated = math.exp(min(tree.scores[node] - above, 0.0))
-        return bisect_right(CONFIDENCES, stated), bisect_right(DEPTHS, tree.depths[node]), stated
-
-
-_NOTHING = Share()
+def _place(tree: DraftTree, node: int) -> tuple[int, int, float]:
+    """Column (confidence) and row (depth) of a node, and its stated probability given its parent."""
+    stated = UNSCORED
+    if tree.scores is not None:
+        parent = tree.parents[node]
+        above = tree.scores[parent] if parent >= 0 else 0.0
+        stated = math.exp(min(tree.scores[node] - above, 0.0))
+    return bisect_right(CONFIDENCES, stated), bisect_right(DEPTHS, tree.depths[node]), stated

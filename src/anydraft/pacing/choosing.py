@@ -47,6 +47,10 @@ class Limits:
     branch: int
     min_node: float
 
+    def deep(self, gain: float) -> int:
+        """Levels worth drafting for a gain that is expected: room for twice as many, and some more."""
+        return min(self.depth, math.ceil(2 * gain) + 4)
+
     def bounds(self, rows: int, depth: int, min_mass: float) -> Bounds:
         """Bounds of a draft for one of so many rows."""
         width = max(1, self.width // (1 + rows // 3))
@@ -92,13 +96,18 @@ def best(
                 break
             tokens += gain - free[i]
             if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
-                starting += (drafter.times.start or 0.0) * (1 + gain) / max(1, rows[i].remaining)
+                starting += drafter.times.start(length(rows[i])) * (1 + gain) / max(1, rows[i].remaining)
             levels, wide = max(levels, drafts[i].levels), max(wide, round(drafts[i].width))
             drafting = drafter.times.seconds(levels, place) or 0.0
             with_it = tokens / (drafting + starting + known.seconds(count, wide))
             if with_it > rate:
                 rate, found = with_it, Choice(which, order[:place], with_it)
     return found
+
+
+def length(row: Row) -> int:
+    """Tokens of a row so far, which a drafter reads when it meets it."""
+    return len(row.prompt) + len(row.tokens)
 
 
 def due(known: Knowledge, rows: Sequence[Row], crew: Crew, rate: float) -> Choice | None:
@@ -111,20 +120,22 @@ def due(known: Knowledge, rows: Sequence[Row], crew: Crew, rate: float) -> Choic
         drafter = known.drafters.get(name)
         if known.free(name, count):
             continue
+        met = any(crew.met(which, row) for row in rows)
         for i, row in enumerate(rows):
             if drafter is None:
                 candidates.append((-math.inf, which, i))
                 continue
-            if known.form(row, name).due > row.position:
+            if known.form(row, name).due > row.position or (met and not crew.met(which, row)):
                 continue
-            if known.on_trial(drafter.record(row)):
+            start = 0.0 if met else drafter.times.start(length(row))
+            record = drafter.record(row)
+            if known.on_trial(record) and start / plain <= TRIAL_LOSS - record.trial_loss:
                 candidates.append((-math.inf, which, i))
                 continue
             draft = known.expected(row, name)
             levels = min(draft.levels, PROBE)
-            taken = (drafter.times.seconds(levels, 1) or 0.0) + known.seconds(count, round(min(draft.width, levels)))
-            if not crew.met(which, row):
-                taken += drafter.times.start or 0.0
+            drafting = drafter.times.seconds(levels, 1) or (drafter.call.value if drafter.call else 0.0)
+            taken = drafting + start + known.seconds(count, round(min(draft.width, levels)))
             loss = taken / plain - 1 - draft.gain / count
             in_hand = loss < NEARLY and known.safety.debt + loss <= -1  # gains so far pay for it
             if in_hand or known.exploring.allows(loss):
@@ -158,10 +169,10 @@ def wanted(known: Knowledge, name: str, row: Row, rows: int, rate: float, limits
         return limits.bounds(rows, FIRST, 0.1)
     record = drafter.record(row)
     step = drafter.times.step(rows) or 0.0
-    depth = min(limits.depth, math.ceil(2 * known.expected(row, name).gain) + 4)
+    depth = limits.deep(known.expected(row, name).gain)
     if known.on_trial(record):
         left = (TRIAL_LOSS - record.trial_loss) * known.seconds(rows, 1)
-        depth = min(limits.depth, max(1, int(left / max(step, 1e-9))))
+        depth = min(PROBE, max(1, int(left / max(step, 1e-9))))
     elif probing:
         depth = min(depth, PROBE if record.belief.trusted else FIRST)
     # A further level is worth its time if the chance of getting there is; above 1 none is but the first.

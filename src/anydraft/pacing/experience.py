@@ -24,6 +24,12 @@ FADING = 0.88
 FIRST_GAP, LONGEST_GAP = 4, 48
 """Tokens from a probe that did not pay to the next."""
 
+TRIAL_GAP = 8
+"""Tokens between drafts of a drafter on trial."""
+
+LONGEST_REST = 16
+"""Most steps in a row that a free drafter is not asked."""
+
 
 @dataclass
 class Mean:
@@ -109,7 +115,7 @@ class Form:
     def probed(self, position: int, *, paid: bool, on_trial: bool = False) -> None:
         """Set when the next probe is due."""
         if on_trial:
-            self.gap = 2 * FIRST_GAP
+            self.gap = TRIAL_GAP
         else:
             self.gap = FIRST_GAP // 2 if paid else min(2 * self.gap, LONGEST_GAP)
         self.due = position + self.gap
@@ -121,22 +127,42 @@ class Experience:
     Attributes:
         times: of its drafts by level, and of reading a prompt.
         call: seconds of a call, whatever came of it.
+        rests: steps in which it is passed over from now on, if free.
+        free: whether calls take next to no time; then it is asked at every step.
     """
 
     def __init__(self) -> None:
         self.times = DraftTimes()
         self.call: Mean | None = None
         self._records: dict[float, Record] = {}
+        self._calls = self._rest = self.rests = 0
+        self.free = False
 
     def record(self, row: Row) -> Record:
         """What it brought under the row's kind of sampling: greedy, or a temperature to the nearest quarter."""
         heat = 0.0 if row.noise is None else 0.25 + round(4 * row.params.temperature) / 4
         return self._records.setdefault(heat, Record())
 
+    def resting(self) -> bool:
+        """Whether a free drafter is passed over in this step, because its last drafts were hopeless."""
+        if self.rests:
+            self.rests -= 1
+            return True
+        return False
+
+    def offered(self, *, hopeless: bool) -> None:
+        """A free draft was offered: if it was hopeless, the drafter rests, longer each time."""
+        self._rest = min(2 * self._rest + 1, LONGEST_REST) if hopeless else 0
+        self.rests = self._rest
+
     def called(self, rows: int, levels: int, seconds: float) -> None:
         """Learn from one call."""
+        self._calls += 1
         if self.call is None:
-            self.call = Mean.of(seconds, 0.5, 0.9)
-        self.call.add(min(seconds, 4 * self.call.value))
+            self.call = Mean.of(seconds, 1.0, 0.9)
+        elif self._calls == 2:  # the first one may have had tables to build
+            self.call = Mean.of(min(seconds, self.call.value), 1.0, 0.9)
+        else:
+            self.call.add(min(seconds, 4 * self.call.value))
         if levels:
             self.times.observe(rows, levels, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -11,8 +12,9 @@ from anydraft.pacing.report import PacingReport
 from anydraft.pacing.times import PassTimes
 from anydraft.row import Row
 
-FREE = 0.03
-"""A drafter whose call takes less than this share of a plain pass is asked at every step."""
+FREE, NOT_FREE = 0.02, 0.04
+"""A drafter whose call takes less than the first share of a plain pass is asked at every step, until it takes more than
+the second."""
 
 TRIAL_DRAFTS, TRIAL_LOSS = 8, 5.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
@@ -20,15 +22,19 @@ TRIAL_DRAFTS, TRIAL_LOSS = 8, 5.0
 They are spread over the text, whose beginning is often harder to guess than what follows.
 """
 
+RESTS, LONGEST_REST = 3, 16
+"""Steps that go by without asking once it was decided that nobody pays and nobody is due."""
+
 GAINS_IN_HAND = 8.0
 """Plain passes gained by drafts that are remembered."""
 
 
 @dataclass
 class State:
-    """What is known of a row: its form with each drafter, and what was done for it."""
+    """What is known of a row: its form with each drafter, what was done for it, and with how many rows at last."""
 
     forms: dict[str, Form] = field(default_factory=dict)
+    rows: int = 1
     report: PacingReport = field(default_factory=PacingReport)
 
     def form(self, name: str) -> Form:
@@ -58,7 +64,10 @@ class Knowledge:
     def free(self, name: str, rows: int) -> bool:
         """Whether a drafter's calls take next to no time."""
         known = self.drafters.get(name)
-        return known is not None and known.call is not None and known.call.value < FREE * self.seconds(rows, 1)
+        if known is None or known.call is None:
+            return False
+        known.free = known.call.value < (NOT_FREE if known.free else FREE) * self.seconds(rows, 1)
+        return known.free
 
     def state(self, row: Row) -> State:
         """What is known of a row."""
@@ -75,6 +84,16 @@ class Knowledge:
         """What a draft of a known drafter would bring the row, and take."""
         return self.form(row, name).expected(self.drafters[name].record(row))
 
+    def rest(self, names: Iterable[str], rows: int) -> int:
+        """How many steps may go by without asking anybody: until a probe can be paid for, or a free drafter wakes."""
+        in_hand = self.safety.debt < -1
+        steps = RESTS if in_hand else min(max(RESTS, int(self.exploring.debt / self.exploring.share)), LONGEST_REST)
+        free = [self.drafters[name] for name in names if self.free(name, rows)]
+        steps = min([steps, *(drafter.rests for drafter in free)])
+        for drafter in free:
+            drafter.rests -= steps
+        return steps
+
     @staticmethod
     def on_trial(record: Record) -> bool:
         """Whether too little is known of a drafter to judge it, and finding out has not yet cost too much."""
@@ -84,20 +103,21 @@ class Knowledge:
         """What was chosen for the row, and the figures on which it was."""
         state = self.state(row)
         report = state.report
-        plain = self.times.seconds(1, 1)
+        plain = self.times.seconds(state.rows, 1)
         report.seconds_plain = plain
         if plain is None:
             return report
-        report.seconds_pass = {width: self.seconds(1, width) for width in self.times.seen(1)}
+        report.seconds_pass = {width: self.seconds(state.rows, width) for width in self.times.seen(state.rows)}
         for name, known in self.drafters.items():
             record = known.record(row)
             if not record.drafts and name not in report.steps:
                 continue
             draft = self.expected(row, name)
-            step = known.times.step(1)
+            step = known.times.step(state.rows)
             if step is not None:
                 report.seconds_draft_step[name] = step
-            taken = (known.times.seconds(draft.levels, 1) or 0.0) + self.seconds(1, round(draft.width))
+            taken = known.times.seconds(draft.levels, state.rows) or 0.0
+            taken += self.seconds(state.rows, round(draft.width))
             report.expected_tokens[name] = 1 + draft.gain
             report.expected_speedup[name] = (1 + draft.gain) * plain / taken
         return report

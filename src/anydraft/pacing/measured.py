@@ -14,24 +14,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anydraft.crew import Crew
-from anydraft.pacing.choosing import Limits, best, due, due_free, wanted
+from anydraft.pacing.choosing import Limits, best, due, due_free, length, wanted
 from anydraft.pacing.experience import Experience
-from anydraft.pacing.knowledge import Knowledge, State
+from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge, State
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
 from anydraft.pacing.pruning import kept, worth
 from anydraft.pacing.report import PacingReport
 from anydraft.row import Row
 from anydraft.tree import Bounds, DraftTree
 
-RESTS = 3
-"""Steps that go by without asking costly drafters once it was decided that none pays and none is due."""
+MOST_LOST = 10.0
+"""Plain passes that one event counts at most: what happens once, such as building tables, says little."""
 
+HOPELESS = 0.15
+"""A free drafter is passed over for some steps when it is not believed even this much."""
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """One call of a drafter in the step at hand.
 
-    `capped`: it drafted as deep as it was allowed to.
+    `capped`: it drafted as deep as it was allowed to; `chance`: of the likeliest first token.
     """
 
     which: int
@@ -41,6 +43,7 @@ class _Asked:
     seconds: float
     costly: bool
     capped: bool
+    chance: float = 0.0
 
 
 class Measured:
@@ -65,7 +68,7 @@ class Measured:
         *,
         branch: int = 8,
         min_node: float = 0.007,
-        overhead: float = 0.0125,
+        overhead: float = 0.01,
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
@@ -75,23 +78,26 @@ class Measured:
         self._probing = False
         self._rate = 0.0
         self._rests = 0
+        self._rows = 0
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """One draft per row, from whoever pays best, or from nobody."""
         self._asked, self._probing = [], False
+        if self._rests and self._rows == len(rows) and rows[0].tokens:
+            self._rests -= 1
+            return [NO_DRAFT] * len(rows)
+        self._rests, self._rows = 0, len(rows)
         count, known = len(rows), self.known
         drafts = [NO_DRAFT] * count
-        if not crew.working or known.times.seconds(count, 1) is None:
-            return drafts  # the first pass is plain: the others are measured against it
+        if not crew.working or known.times.wants_plain(count):
+            return drafts  # a plain pass, against which the others are measured
         chances: list[list[float]] = [[] for _ in rows]
         everyone = range(count)
         for which in crew.working:
-            if known.free(crew.names[which], count):
+            name = crew.names[which]
+            if known.free(name, count) and not known.drafters[name].resting():
                 bounds = [self.limits.bounds(count, self.limits.depth, 0.0)] * count
                 self._take(which, crew, everyone, rows, self._ask(crew, which, rows, bounds), drafts, chances)
-        if self._rests and not self._asked:  # nothing was learned since it was decided not to draft
-            self._rests -= 1
-            return drafts
         plain = count / known.seconds(count, 1)
         width, tokens = worth(chances, plain, lambda w: known.seconds(count, w))
         self._rate = max(plain, (count + tokens) / known.seconds(count, width))
@@ -100,7 +106,8 @@ class Measured:
         if choice is None:
             choice = due(known, rows, crew, self._rate)
             self._probing = choice is not None or (width == 1 and due_free(known, rows, crew, drafts))
-            self._rests = 0 if choice is not None else RESTS
+            if choice is None and not self._asked:
+                self._rests = known.rest(crew.names, count)
         if choice is not None:
             self._rate = choice.rate
             chosen, name = [rows[i] for i in choice.places], crew.names[choice.which]
@@ -116,16 +123,19 @@ class Measured:
     def _ask(self, crew: Crew, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """Drafts of one drafter, timed."""
         name, count = crew.names[which], len(rows)
-        new = sum(not crew.met(which, row) for row in rows)
+        new = [row for row in rows if not crew.met(which, row)]
         reading = crew.seconds_start
         trees = crew.propose(which, rows, bounds)
         drafter = self.known.drafters.setdefault(name, Experience())
         if new:
             seconds = crew.seconds_start - reading
-            drafter.times.observe_start(seconds / new)
-            passes = seconds / self.known.seconds(count, 1)
+            drafter.times.observe_start(seconds, sum(length(row) for row in new))
+            passes = min(seconds / self.known.seconds(count, 1), MOST_LOST)
             self.known.safety.lost(passes)
-            if self._probing and not any(self.known.on_trial(drafter.record(row)) for row in rows):
+            record = drafter.record(rows[0])
+            if self.known.on_trial(record):
+                record.trial_loss += passes
+            elif self._probing:
                 self.known.exploring.lost(passes)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
         drafter.called(count, levels, crew.seconds_last)
@@ -145,10 +155,11 @@ class Measured:
         chances: list[list[float]],
     ) -> None:
         """Put drafts where they promise more than what is there, or are to be tried."""
-        name = crew.names[which]
+        name, asked = crew.names[which], self._asked[-1]
         for i, tree in zip(places, trees, strict=True):
             belief = self.known.drafters[name].record(rows[i]).belief
             likely = belief.probabilities(tree, self.known.form(rows[i], name).luck.factor)
+            asked.chance = max(asked.chance, likely[0] if likely else 0.0)
             if len(tree) and (self._probing or sum(likely) > sum(chances[i])):
                 drafts[i], chances[i] = Draft(tree, which), likely
 
@@ -167,6 +178,12 @@ class Measured:
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
         known, count, width = self.known, len(outcome.rows), outcome.width
+        if self._rests % 4:  # of many plain passes every fourth tells enough
+            known.exploring.tokens(1.0)
+            known.safety.tokens(1.0)
+            for row in outcome.rows:
+                known.state(row).report.count("plain")
+            return
         known.times.observe(count, width, outcome.seconds_pass)
         tokens = sum(1 + len(accepted) for accepted in outcome.accepted)
         known.exploring.tokens(tokens / count)
@@ -175,42 +192,53 @@ class Measured:
             for row in outcome.rows:
                 known.state(row).report.count("plain")
             return
-        plain, taken = known.seconds(count, 1), 1.0
-        if width > 1 or any(asked.costly for asked in self._asked):
-            drafting = (
-                known.drafters[asked.name].times.seconds(asked.levels, len(asked.rows)) or 0.0 for asked in self._asked
-            )
-            taken = (sum(drafting) + known.seconds(count, width)) / plain
-            known.safety.lost(taken - tokens / count)
-            if self._probing and not self._on_trial():
-                known.exploring.lost(max(0.0, taken - tokens / max(self._rate * plain, 1e-9)))
+        plain = known.seconds(count, 1)
+        taken = (sum(map(self._drafting, self._asked)) + known.seconds(count, width)) / plain
+        known.safety.lost(taken - tokens / count)
+        if self._probing and not self._on_trial():
+            known.exploring.lost(min(max(0.0, taken - tokens / max(self._rate * plain, 1e-9)), MOST_LOST))
         names = {asked.which: asked.name for asked in self._asked}
+        drew = {draft.drafter for draft in outcome.drafts}
+        for asked in self._asked:
+            if not asked.costly and asked.levels:  # a free one that is offered and not wanted rests, longer each time
+                known.drafters[asked.name].offered(hopeless=asked.which not in drew and asked.chance < HOPELESS)
         for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
             name = "plain" if draft.drafter is None else names[draft.drafter]
             state = known.state(row)
             state.report.count(name, len(draft.tree), probe=self._probing and draft.drafter is not None)
             if draft.drafter is not None:
                 known.drafters[name].record(row).belief.observe(draft.tree, accepted, state.form(name).luck)
+            state.rows = count
             for asked in self._asked:
-                if row in asked.rows and (asked.name == name or (asked.costly and draft.drafter is None)):
-                    self._learn(row, state, asked, draft.tree, len(accepted), taken)
+                if row in asked.rows and (asked.name == name or asked.costly):
+                    mine = asked.name == name or draft.drafter is None
+                    self._learn(row, state, asked, draft.tree if mine else None, len(accepted), taken)
 
-    def _learn(self, row: Row, state: State, asked: _Asked, tree: DraftTree, accepted: int, taken: float) -> None:
-        """What a draft brought one row, in a step that took so many plain passes."""
+    def _drafting(self, asked: _Asked) -> float:
+        """Seconds of a call: as they are modelled, which strays less, where anything was drafted."""
+        if not asked.costly or not asked.levels:
+            return asked.seconds
+        return self.known.drafters[asked.name].times.seconds(asked.levels, len(asked.rows)) or asked.seconds
+
+    def _learn(
+        self, row: Row, state: State, asked: _Asked, tree: DraftTree | None, accepted: int, taken: float
+    ) -> None:
+        """What a draft brought one row, in a step that took so many plain passes; None: another one was verified."""
         record, form = self.known.drafters[asked.name].record(row), state.form(asked.name)
         on_trial = self.known.on_trial(record)
         if on_trial:
-            record.trial_loss += max(0.0, taken - 1 - accepted)
+            lost = max(0.0, taken - 1 - (accepted if tree is not None else 0)) / len(asked.rows)
+            record.trial_loss += min(lost, TRIAL_LOSS / 3)
+        record.drafts += 1
+        form.probed(row.position, paid=tree is not None and accepted > taken - 1, on_trial=on_trial)
+        if tree is None:
+            return
         # A short draft that was right to its end would have gone on being right for a while.
         more = 2 if self._probing and asked.capped and accepted == tree.depth else 1
         form.add(more * accepted, more * asked.levels, 1 + more * len(tree))
         record.gain.add(more * accepted)
-        record.drafts += 1
-        if not self._probing:
-            record.levels.add(asked.levels)
-            record.width.add(1 + len(tree))
-        paid = accepted > asked.seconds / self.known.seconds(1, 1)
-        form.probed(row.position, paid=paid, on_trial=on_trial)
+        record.levels.add(more * asked.levels)
+        record.width.add(1 + more * len(tree))
 
     def _on_trial(self) -> bool:
         """Whether a drafter of this step is on trial: what that may lose is bounded by itself."""

@@ -19,6 +19,9 @@ EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 GUESSED_SLOPE = 0.02
 """Extra time of one more node, in passes of one node, where wider passes were never seen."""
 
+REFRESH = 128
+"""Passes with drafts until one without is made, against which they can be measured."""
+
 STRAY = 0.3
 """Most that one measurement counts, as a logarithm."""
 
@@ -38,10 +41,11 @@ class _Ratio:
 
 @dataclass
 class _Passes:
-    """Times of passes of one number of rows."""
+    """Times of passes of one number of rows; `unmeasured`: wider passes since the last one of a single node."""
 
     base: float | None = None
     count: int = 0
+    unmeasured: int = 0
     ratios: dict[int, _Ratio] = field(default_factory=dict)
 
 
@@ -61,7 +65,7 @@ class PassTimes:
         if passes.base is None:  # no pass of one node was seen with so many rows
             known = self.seconds(rows, width)
             guessed = 0.0 if known is None else math.log(known) - math.log(self._plain(rows) or known)
-            self._move(passes, log - guessed)
+            passes.base = log - guessed
             return
         ratio = passes.ratios.get(place)
         error = log - passes.base - self._log_ratio(passes, rows, width)
@@ -74,8 +78,10 @@ class PassTimes:
             return
         clipped = min(max(error, -STRAY), STRAY)
         ratio.count += 1
-        ratio.log = max(0.0, ratio.log + clipped * max(1 / ratio.count, 0.08))
-        passes.base += clipped * 0.05
+        passes.unmeasured += 1
+        # What is well known is more likely to have moved with everything else than by itself.
+        ratio.log = max(0.0, ratio.log + clipped * max(1 / ratio.count, 0.03))
+        passes.base += clipped * 0.12
 
     def seconds(self, rows: int, width: int) -> float | None:
         """Expected seconds of a pass; None before the first pass of any kind."""
@@ -84,6 +90,11 @@ class PassTimes:
             return None
         return plain * math.exp(self._log_ratio(self._of_rows.get(rows, _Passes()), rows, width))
 
+    def wants_plain(self, rows: int) -> bool:
+        """Whether a pass of one node is due: with so many rows there was none, or none for long."""
+        passes = self._of_rows.get(rows)
+        return passes is None or not passes.count or passes.unmeasured >= REFRESH
+
     def seen(self, rows: int) -> list[int]:
         """Widths (edges) of which passes were seen."""
         passes = self._of_rows.get(rows, _Passes())
@@ -91,6 +102,7 @@ class PassTimes:
 
     def _move(self, passes: _Passes, log: float) -> None:
         passes.count += 1
+        passes.unmeasured = 0
         if passes.base is None:
             passes.base = log
         elif passes.count == 2:
@@ -153,26 +165,34 @@ class DraftTimes:
 
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
-        self.start: float | None = None
+        self._start: float | None = None
         self._starts = 0
 
     def observe(self, rows: int, levels: int, seconds: float) -> None:
         """Learn from one draft of so many levels (at least 1) for so many rows."""
+        first = self._sums.get(rows)
+        if first is not None and first[0] == 1 and first[3] / first[1] > 2 * seconds / levels:
+            del self._sums[rows]  # the first one had tables to build
         sums = self._sums.setdefault(rows, [0.0] * 5)
-        if sums[0] > 2:
+        if sums[0] > 1:
             expected = self.seconds(levels, rows)
             if expected is not None:
                 seconds = min(seconds, 2.5 * expected)
         for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
             sums[i] = sums[i] * self.DECAY + value
 
-    def observe_start(self, seconds: float) -> None:
-        """Learn what reading a prompt takes; the first time may have built tables, too."""
+    def observe_start(self, seconds: float, tokens: int) -> None:
+        """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
+        each = seconds / max(1, tokens)
         self._starts += 1
-        if self.start is None or self._starts == 2:
-            self.start = min(seconds, seconds if self.start is None else self.start)
+        if self._start is None or self._starts == 2:
+            self._start = each if self._start is None else min(self._start, each)
         else:
-            self.start += 0.3 * (min(seconds, 3 * self.start) - self.start)
+            self._start += 0.3 * (min(each, 3 * self._start) - self._start)
+
+    def start(self, tokens: int) -> float:
+        """Expected seconds of reading so many tokens; 0 before the first prompt."""
+        return (self._start or 0.0) * tokens
 
     def seconds(self, levels: float, rows: int) -> float | None:
         """Expected seconds of a draft; None before the first."""
