@@ -23,8 +23,7 @@ from typer.main import get_command
 
 import anydraft
 from anydraft.cli.app import app
-from anydraft.pacing import Measured, PacingReport, choosing, knowledge, measured
-from anydraft.pacing import experience as learned
+from anydraft.pacing import Measured, PacingReport, belief, choosing, experience, knowledge, measured, times
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -167,18 +166,35 @@ def test_statistics_named_in_the_text_exist(page: Path) -> None:
     assert not set(re.findall(r"\bstats\.([a-z]\w*)", " ".join(INLINE.findall(page.read_text())))) - known - {"py"}
 
 
-def test_numbers_of_pacing_are_those_of_the_code() -> None:
+def own_numbers(module: dict[str, Any]) -> set[str]:
+    """Constants that a module defines itself, each a number."""
+    assigned: set[str] = set()
+    for node in ast.parse(Path(module["__file__"]).read_text()).body:
+        if isinstance(node, ast.Assign):
+            names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            assigned.update(name for name in names if name.isupper() and isinstance(module[name], int | float))
+    return assigned
+
+
+def test_constants_of_pacing_are_those_of_the_code() -> None:
     text = (DOCS / "pacing.md").read_text()
     numbers = text.partition("### The numbers")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in numbers.splitlines() if "`" in line]
-    assert len(rows) > 8
     defaults = {name: parameter.default for name, parameter in signature(Measured).parameters.items()}
-    homes = (measured, choosing, knowledge, learned)
+    homes = {home.__name__.rpartition(".")[2]: vars(home) for home in (belief, choosing, experience, knowledge)}
+    homes |= {"measured": vars(measured), "times": vars(times)}
+    known = {(home, name) for home, all_names in homes.items() for name in own_numbers(all_names)}
+    described: set[tuple[str, str]] = set()
     for _, shown_values, names in rows:
-        constants = re.findall(r"[A-Z]{2,}(?:_[A-Z]+)*", names)
-        found = [next(vars(home)[name] for home in homes if name in vars(home)) for name in constants]
+        found = []
+        for said, name in re.findall(r"(?:(\w+)\.)?([A-Z]{2,}(?:_[A-Z]+)*)", names):
+            (place,) = [pair for pair in known if pair[1] == name and said in ("", pair[0])]  # else say `home.NAME`
+            described.add(place)
+            found.append(homes[place[0]][name])
         found += [defaults[name] for name in re.findall(r"(\w+)=", names)]
         assert [float(value) for value in shown_values.split(",")] == [float(value) for value in found], names
+    assert not known - described
+    assert set(defaults) - {"known"} <= set(re.findall(r"(\w+)=", numbers))
 
 
 def test_the_report_of_pacing_is_described() -> None:
