@@ -19,6 +19,7 @@ import typer
 import anydraft
 from anydraft import Decoder, Generation, models
 from anydraft.bench.provenance import provenance
+from anydraft.pacing import Steady
 
 # Openings of Python files; combined with each other they give as many texts as are asked for.
 IMPORTS = [
@@ -65,7 +66,7 @@ def main(
         for drafted in (False, True):
             decoders[exact, drafted] = anydraft.load(
                 names["target"], assistant=names["assistant"] if drafted else None,
-                drafter="auto" if drafted else None, dtype=dtype, exact=exact,
+                drafter="auto" if drafted else None, dtype=dtype, exact=exact, pacing=Steady(),
             )  # fmt: skip
     for decoder in decoders.values():
         decoder.generate(prompts[0], max_new_tokens=8)

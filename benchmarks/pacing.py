@@ -102,7 +102,8 @@ def main(
             if again:
                 records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
             else:
-                plan = _plan(bench, chosen, batch, limit, temperature, max_new_tokens, seed)
+                copying = one is Part.MIXED
+                plan = _plan(bench, chosen, batch, limit, temperature, max_new_tokens, seed, copying=copying)
                 records = _measured(bench, one, plan, folder, taken, console)
             rows += summarise_pacing(one, records, seed=seed)
     aims = reached(rows)
@@ -205,8 +206,11 @@ def _plan(
     temperatures: list[float],
     max_new_tokens: int,
     seed: int,
+    *,
+    copying: bool,
 ) -> Plan:
-    encoded = [(prompt.id, list(bench.tokenizer(prompt.text)["input_ids"])) for prompt in chosen.prompts]
+    texts = [(prompt.id, _begun_again(prompt.text) if copying else prompt.text) for prompt in chosen.prompts]
+    encoded = [(name, list(bench.tokenizer(text)["input_ids"])) for name, text in texts]
     if len(encoded) <= limit:
         raise typer.BadParameter(f"one prompt more than --limit {limit} is needed to warm up, got {len(encoded)}")
     tokens: list[tuple[str, Any]] = [*encoded[:limit], encoded[limit]]
@@ -221,6 +225,12 @@ def _plan(
         seed=seed,
         batch=batch,
     )
+
+
+def _begun_again(text: str) -> str:
+    """A text and the first half of it once more: what follows is copied for a while, and then is new."""
+    lines = text.splitlines(keepends=True)
+    return text.rstrip("\n") + "\n\n\n" + "".join(lines[: max(1, len(lines) // 2)])
 
 
 def _measured(bench: _Bench, part: Part, plan: Plan, folder: Path, taken: dict[str, Any], console: Any) -> list[Record]:

@@ -164,6 +164,24 @@ def test_a_tree_whose_scores_are_not_numbers() -> None:
         assert generate(decoder).tokens == plain()
 
 
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (DraftTree((1, 2), (-1, 0), (-0.1,)), "not one for each token"),
+        (DraftTree((1,), (-1,), (None,)), "scores that are not numbers"),  # type: ignore[arg-type]
+        (DraftTree((1.5,), (-1,)), "token ids that are no integers, such as 1.5"),  # type: ignore[arg-type]
+    ],
+)
+def test_other_garbage(tree: DraftTree, message: str) -> None:
+    class Lost(Oracle):
+        def draft(self, row: Row, bound: Bounds) -> DraftTree:
+            return tree
+
+    decoder = Decoder(tiny.target("llama"), Lost(tiny.VOCAB, {}))
+    with pytest.warns(DrafterWarning, match=message):
+        assert generate(decoder).tokens == plain()
+
+
 def test_two_drafters_of_one_name_are_told_apart() -> None:
     crew = Crew(tiny.target("llama"), [LookupDrafter(), LookupDrafter(), LookupDrafter()], "exact")
     assert crew.names == ("lookup", "lookup-2", "lookup-3")

@@ -1,35 +1,14 @@
-"""Pacing: what it decides, in a simulated world; and that nothing it decides changes a token, in the real one."""
+"""What the measured pacing decides, in a simulated world: never slower, and as good as the best fixed length."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
-from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import pytest
-import tiny
-from drafters_for_tests import Adversarial, Noisy, Oracle
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from simulated import Simulated, World
-from test_promise import SETTINGS, mixed, reference, universal
-from tiny import RAGGED
 
-import anydraft
-from anydraft import Decoder, OptionConflict, models
-from anydraft.crew import Crew
-from anydraft.drafters import AssistantDrafter, LookupDrafter
-from anydraft.drafters.protocol import Drafter
-from anydraft.lm import LanguageModel
-from anydraft.pacing import Draft, Fixed, Measured, Outcome, PacingReport, Steady
-from anydraft.pacing.belief import Belief, Luck
-from anydraft.pacing.ledger import Ledger
-from anydraft.pacing.pruning import kept, worth
-from anydraft.pacing.times import DraftTimes, PassTimes
-from anydraft.row import Row
+from anydraft.pacing import Fixed, Measured
 from anydraft.tree import Bounds, DraftTree
 
 NEVER, OFTEN = 0.0, 0.8
@@ -114,7 +93,7 @@ def test_good_drafters_are_used_as_well_as_with_the_best_fixed_length(name: str,
     found = [speed for seed in range(4) for speed in speeds([GOOD[name]()], cost=cost, seed=seed)[1:]]
     assert best > 1.05
     # Where wide passes are dear, drafting gains little, and looking again costs a good part of that.
-    assert median(found) > (0.92 if cost is wide_is_cheap else 0.82) * best
+    assert median(found) > (0.9 if cost is wide_is_cheap else 0.8) * best
 
 
 def test_of_several_drafters_the_one_that_pays_at_the_moment_drafts() -> None:
@@ -143,218 +122,54 @@ def test_a_drafter_as_costly_as_the_target_is_not_started_for_every_row() -> Non
         world.run(pacing, 64)
     assert len(world.known) <= 4
 
-
-# The parts. ---------------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.lists(st.floats(0.0, 1.0), max_size=20), min_size=1, max_size=4),
-    st.floats(0.1, 3.0),
-    st.floats(0.0, 0.5),
-)
-@settings(max_examples=60, deadline=None)
-def test_the_best_width(chances: list[list[float]], rate: float, slope: float) -> None:
-    """Against all widths that could be chosen, one by one."""
-
-    def seconds(width: int) -> float:
-        return 1 + slope * (width - 1)
-
-    longest = 1 + max(map(len, chances))
-    width, tokens = worth(chances, rate, seconds)
-
-    def value(width: int) -> float:
-        return sum(sum(sorted(row, reverse=True)[: width - 1]) for row in chances) - rate * seconds(width)
-
-    assert 1 <= width <= longest
-    assert tokens == pytest.approx(value(width) + rate * seconds(width))
-    edges = [w for w in (1, 2, 3, 4, 6, 8, 12, 16, longest) if w <= longest]
-    assert value(width) == pytest.approx(max(map(value, edges)))
+# What a session meets. ------------------------------------------------------------------------------
 
 
-def test_kept_nodes_are_closed_under_ancestors() -> None:
-    rng = random.Random(0)
-    for _ in range(50):
-        parents = [-1, *(rng.randint(-1, node - 1) for node in range(1, 20))]
-        likely: list[float] = []
-        for parent in parents:
-            likely.append(rng.random() * 0.995 * (likely[parent] if parent >= 0 else 1.0))
-        for width in (1, 2, 5, 20, 40):
-            nodes = kept(likely, width)
-            assert len(nodes) == min(width - 1, 20)
-            assert all(parents[node] == -1 or parents[node] in nodes for node in nodes)
+@pytest.mark.parametrize("seed", range(3))
+def test_another_number_of_rows(seed: int) -> None:
+    """What was learned with one row must not mislead with eight, where only wide passes are dear."""
+
+    def cost(rows: int, width: int) -> float:
+        return max(1.0, rows * width / 8)
+
+    world, pacing = World([Simulated("a", lambda _: OFTEN, step=0.05)], cost=cost, seed=seed), Measured()
+    world.run(pacing, 256)
+    world.run(pacing, 256)
+    world.run(pacing, 128, rows=8)
+    assert world.run(pacing, 128, rows=8) > 0.95
 
 
-def test_times_of_passes_survive_drift_strays_and_slow_first_uses() -> None:
-    times, rng = PassTimes(), random.Random(1)
-    assert times.seconds(1, 1) is None
-    for step in range(600):
-        width = rng.choice([1, 1, 4, 8])
-        drift = 1 + step / 300  # everything becomes three times as slow, as with a growing context
-        true = 0.005 * drift * {1: 1.0, 4: 1.5, 8: 2.0}[width]
-        stray = 6.0 if rng.random() < 0.03 or step < 4 else math.exp(rng.gauss(0, 0.1))
-        times.observe(1, width, true * stray)
-    now = 0.005 * 3
-    assert times.seconds(1, 1) == pytest.approx(now, rel=0.2)
-    assert times.seconds(1, 4) == pytest.approx(1.5 * now, rel=0.2)
-    assert times.seconds(1, 8) == pytest.approx(2 * now, rel=0.2)
-    between = times.seconds(1, 6)
-    assert between is not None
-    assert 1.4 * now < between < 2.2 * now
-    assert times.seen(1) == [1, 4, 8]
+def test_a_slow_first_use_is_forgiven() -> None:
+    """The first draft builds tables and takes two hundred times as long."""
+    drafter = Simulated("a", lambda _: OFTEN, step=10.0)
+    world, pacing = World([drafter], cost=wide_is_cheap), Measured()
+
+    def propose(*arguments: Any) -> list[DraftTree]:
+        trees = World.propose(world, *arguments)
+        drafter.step = 0.05
+        return trees
+
+    world.propose = propose  # type: ignore[method-assign]
+    assert median([world.run(pacing, 256) for _ in range(5)][1:]) > 1.8
 
 
-def test_times_of_rows_never_seen_follow_those_that_were() -> None:
-    times = PassTimes()
-    for _ in range(20):
-        for width, seconds in ((1, 1.0), (4, 1.2), (8, 1.6), (16, 2.4)):
-            times.observe(1, width, seconds)
-    assert times.seconds(4, 1) == pytest.approx(1.2, rel=0.1)
-    assert times.seconds(4, 2) == pytest.approx(1.6, rel=0.1)
-    assert times.seconds(2, 8) == pytest.approx(2.4, rel=0.1)
+def test_a_drafter_that_seldom_says_anything_and_takes_its_time() -> None:
+    drafter = Simulated("a", lambda _: NEVER, fixed=5.0)
+    world, pacing = World([drafter], cost=wide_is_cheap), Measured()
+
+    def propose(which: int, rows: Any, bounds: Any) -> list[DraftTree]:
+        World.propose(world, which, rows, bounds)
+        return [DraftTree.EMPTY] * len(rows)
+
+    world.propose = propose  # type: ignore[method-assign]
+    assert median([world.run(pacing, 256) for _ in range(5)][1:]) > 0.96
 
 
-def test_times_of_drafts_are_a_line() -> None:
-    times, rng = DraftTimes(), random.Random(0)
-    assert times.seconds(3, 1) is None
-    for _ in range(60):
-        levels = rng.randint(1, 12)
-        stray = 8.0 if rng.random() < 0.03 else math.exp(rng.gauss(0, 0.05))
-        times.observe(1, levels, (0.4 + 0.1 * levels) * stray)
-    assert times.seconds(10, 1) == pytest.approx(1.4, rel=0.2)
-    step = times.step(1)
-    assert step is not None
-    assert 0.05 < step < 0.15
-
-
-def test_credit_is_what_was_seen() -> None:
-    """A drafter says 0.9 and is right every fourth time: it is believed a quarter, and less further down."""
-    rng, belief, luck = random.Random(0), Belief(), Luck()
-    log = math.log(0.9)
-    tree = DraftTree((1, 1, 1), (-1, 0, 1), (log, 2 * log, 3 * log))
-    assert belief.probabilities(tree) == pytest.approx([0.9, 0.81, 0.729], rel=0.01)
-    for _ in range(300):
-        accepted = list(itertools.takewhile(lambda _: rng.random() < 0.25, range(3)))
-        belief.observe(tree, accepted, luck)
-    first, second, third = belief.probabilities(tree)
-    assert first == pytest.approx(0.25, abs=0.12)
-    assert second < 0.6 * first
-    assert third < second
-    assert not belief.trusted
-    assert belief.as_stated(0.25) > 0.7
-    assert belief.as_stated(1.5) == 1.5
-
-
-def test_siblings_together_are_at_most_sure() -> None:
-    tree = DraftTree((1, 2, 3, 4), (-1, -1, -1, 0), None)
-    likely = Belief().probabilities(tree)
-    assert sum(likely[:3]) <= 0.995 + 1e-9
-    assert likely[3] < likely[0]
-
-
-def test_a_ledger_allows_what_was_paid_back() -> None:
-    ledger = Ledger(0.01)
-    assert ledger.allows(50)
-    ledger.lost(5)
-    assert not ledger.allows(0.1)
-    ledger.tokens(450)
-    assert ledger.allows(0.4)
-    assert not ledger.allows(0.6)
-    ledger.tokens(60)
-    assert ledger.allows(50)
-
-
-def test_reports_add_up() -> None:
-    one = PacingReport(steps={"plain": 3, "lookup": 1}, probes=1, expected_speedup={"lookup": 2.0})
-    two = PacingReport(steps={"lookup": 5}, expected_speedup={"lookup": 3.0}, expected_tokens={"lookup": 4.0})
-    both = one + two
-    assert both.steps == {"plain": 3, "lookup": 6}
-    assert both.chosen == "lookup"
-    assert str(both) == "lookup 67%, plain 33% (expected: lookup: 4.0 tokens a pass, 3.00x plain)"
-    assert both.to_dict()["probes"] == 1
-
-
-# The promise, whatever is decided. ------------------------------------------------------------------
-
-
-class Restless:
-    """Decides at random: who drafts, how much, what is left of it, or nobody; row by row and step by step."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-
-    def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
-        drafts = [Draft(DraftTree.EMPTY) for _ in rows]
-        for which in crew.working:
-            places = [i for i in range(len(rows)) if self.rng.random() < 0.5]
-            rng = self.rng
-            bounds = [Bounds(rng.randint(0, 6), rng.randint(1, 4), rng.randint(0, 14)) for _ in places]
-            trees = crew.propose(which, [rows[i] for i in places], bounds)
-            for i, tree in zip(places, trees, strict=True):
-                size = self.rng.randint(0, len(tree))
-                drafts[i] = Draft(tree.keep(range(size)), which)
-        return drafts
-
-    def observe(self, outcome: Outcome) -> None:
-        for draft, accepted in zip(outcome.drafts, outcome.accepted, strict=True):
-            assert all(0 <= node < len(draft.tree) for node in accepted)
-
-    def report(self, row: Row) -> PacingReport | None:
-        return None
-
-
-def crowd(arch: str, truth: dict[int, list[int]]) -> list[Drafter]:
-    """Drafters of every kind."""
-    same = AssistantDrafter(
-        LanguageModel(tiny.relative(arch)), vocab_size=tiny.VOCAB, eos_token_ids=frozenset({tiny.EOS})
-    )
-    return [
-        LookupDrafter(min_ngram=1),
-        same,
-        universal(),
-        Adversarial(tiny.VOCAB, truth),
-        Noisy(tiny.VOCAB, truth),
-        Oracle(tiny.VOCAB, truth, decoys=2),
-    ]
-
-
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3", "mistral"])
-@pytest.mark.parametrize("pacing", ["restless", "measured"])
-def test_tokens_are_those_of_plain_decoding(arch: str, pacing: str) -> None:
-    names = [(setting, i) for setting in SETTINGS for i in range(len(RAGGED))]
-    truth = {place: reference(arch, setting)[i] for place, (setting, i) in enumerate(names)}
-    how = Restless(seed=len(arch)) if pacing == "restless" else Measured()
-    decoder = Decoder(tiny.target(arch), crowd(arch, truth), pacing=how)
-    for _ in range(2):  # what was learned of the first batch decides in the second
-        for (setting, i), result in mixed(decoder).items():
-            assert result.tokens == reference(arch, setting)[i], (setting, i)
-
-
-def test_who_drafted_is_said() -> None:
-    plain = tiny.decoder("llama").generate([5, 6, 7], max_new_tokens=40, ignore_eos=True)
-    assert isinstance(plain, anydraft.Generation)
-    oracle = Oracle(tiny.VOCAB, {0: plain.tokens})
-    decoder = Decoder(tiny.target("llama"), [Adversarial(tiny.VOCAB, {0: plain.tokens}), oracle])
-    result = decoder.generate([5, 6, 7], max_new_tokens=40, ignore_eos=True)
-    assert isinstance(result, anydraft.Generation)
-    assert result.tokens == plain.tokens
-    assert result.proposers.count("oracle") > 10
-    report = result.stats.pacing
-    assert report is not None
-    assert report.steps["oracle"] >= 1
-    assert sum(report.steps.values()) == result.stats.num_passes
-    assert result.stats.to_dict()["pacing"]["chosen"] in {"oracle", "plain", "adversarial"}
-
-
-def test_several_drafters_by_name() -> None:
-    target = str(models.path("target"))
-    decoder = anydraft.load(target, ["lookup", str(models.path("redrafter")), str(models.path("assistant"))])
-    assert [drafter.name for drafter in decoder.drafters] == ["lookup", "redrafter", "universal"]
-    for bad, message in (
-        ({"drafter": []}, "a list of drafters holds"),
-        ({"drafter": ["lookup", None]}, "a list of drafters holds"),
-        ({"drafter": ["lookup", "lookup"], "draft_tokens": 3}, "a fixed draft length is for one drafter"),
-        ({"drafter": ["lookup", "lookup"], "pacing": Steady()}, "a fixed draft length is for one drafter"),
-        ({"drafter": ["lookup"], "assistant": target}, "takes no assistant= beside it"),
-    ):
-        with pytest.raises(OptionConflict, match=message):
-            anydraft.load(target, **bad)
+def test_a_costly_drafter_beside_a_good_free_one_is_let_be() -> None:
+    copier = Simulated("copier", lambda _: 0.9, step=0.0)
+    silent = Simulated("silent", lambda _: NEVER, lambda _: 0.9, step=1.0)
+    alone = World([copier], cost=wide_is_cheap)
+    both, pacing = World([copier, silent], cost=wide_is_cheap), Measured()
+    best = alone.run(Measured(), 1000)
+    both.run(pacing, 1000)
+    assert both.run(pacing, 1000) > 0.9 * best

@@ -113,11 +113,6 @@ class Belief:
         cell = self.cells.get((column, row))
         return chance if cell is None else cell.of(chance)
 
-    @property
-    def trusted(self) -> bool:
-        """Whether about as many of its tokens are kept as it says."""
-        return self.found.of(0.5) > 0.7 * self.stated.of(0.5)
-
     def as_stated(self, mass: float) -> float:
         """What the drafter says a chance of getting somewhere is when it really is `mass`.
 
@@ -126,7 +121,7 @@ class Belief:
         if mass >= 1:
             return mass
         stated, found = (min(max(share.of(0.7), 0.01), 0.99) for share in (self.stated, self.found))
-        power = min(max(math.log(stated) / math.log(found), 0.2), 5.0)
+        power = min(max(math.log(stated) / math.log(found), 0.5), 3.0)
         return math.exp(power * math.log(max(mass, 1e-6)))
 
 

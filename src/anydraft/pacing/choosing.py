@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
@@ -138,7 +138,7 @@ def due(known: Knowledge, rows: Sequence[Row], crew: Crew, rate: float) -> Choic
             taken = drafting + start + known.seconds(count, round(min(draft.width, levels)))
             loss = taken / plain - 1 - draft.gain / count
             in_hand = loss < NEARLY and known.safety.debt + loss <= -1  # gains so far pay for it
-            if in_hand or known.exploring.allows(loss):
+            if in_hand or known.form(row, name).again or known.exploring.allows(loss):
                 candidates.append((loss, which, i))
     if not candidates:
         return None
@@ -165,16 +165,15 @@ def wanted(known: Knowledge, name: str, row: Row, rows: int, rate: float, limits
         probing: only to find out.
     """
     drafter = known.drafters.get(name)
-    if drafter is None:
+    if drafter is None or not drafter.settled:
         return limits.bounds(rows, FIRST, 0.1)
-    record = drafter.record(row)
+    record, draft = drafter.record(row), known.expected(row, name)
     step = drafter.times.step(rows) or 0.0
-    depth = limits.deep(known.expected(row, name).gain)
-    if known.on_trial(record):
-        left = (TRIAL_LOSS - record.trial_loss) * known.seconds(rows, 1)
-        depth = min(PROBE, max(1, int(left / max(step, 1e-9))))
-    elif probing:
-        depth = min(depth, PROBE if record.belief.trusted else FIRST)
+    mass = rate * step / (GOING_ON * rows)
+    if mass < 1 and (probing or known.on_trial(record)):
+        # How far it is right is to be found out, whatever it says.
+        left = max(1, int((TRIAL_LOSS - record.trial_loss) * known.seconds(rows, 1) / max(step, 1e-9)))
+        return limits.bounds(rows, min(PROBE, left) if known.on_trial(record) else PROBE, 0.1)
     # A further level is worth its time if the chance of getting there is; above 1 none is but the first.
-    mass = record.belief.as_stated(rate * step / (GOING_ON * rows))
-    return limits.bounds(rows, depth, max(mass, 0.01))
+    bounds = limits.bounds(rows, limits.deep(draft.gain), max(record.belief.as_stated(mass), 0.01))
+    return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

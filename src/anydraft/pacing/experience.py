@@ -24,6 +24,9 @@ FADING = 0.88
 FIRST_GAP, LONGEST_GAP = 4, 48
 """Tokens from a probe that did not pay to the next."""
 
+STALE = 4
+"""Tokens by which a drafter may be behind without its call counting as a slow one."""
+
 TRIAL_GAP = 8
 """Tokens between drafts of a drafter on trial."""
 
@@ -86,6 +89,8 @@ class Form:
     Attributes:
         due: position of the row from which on a probe is due.
         gap: tokens from a probe that did not pay to the next.
+        seen: position up to which the drafter has read.
+        again: the last probe found the drafter behind; the next step tells what it is like when it is not.
     """
 
     drafts: float = 0.0
@@ -95,6 +100,12 @@ class Form:
     luck: Luck = field(default_factory=Luck)
     due: int = 0
     gap: int = FIRST_GAP
+    seen: int = -STALE
+    again: bool = False
+
+    def stale(self, position: int) -> bool:
+        """Whether the drafter has fallen behind, so that its next call takes longer than those that follow."""
+        return position - self.seen > STALE
 
     def add(self, gain: float, levels: float, width: float) -> None:
         """Count one draft."""
@@ -112,8 +123,12 @@ class Form:
             width=(self.nodes + GENERAL * record.width.value) / weight,
         )
 
-    def probed(self, position: int, *, paid: bool, on_trial: bool = False) -> None:
+    def probed(self, position: int, *, paid: bool, on_trial: bool = False, stale: bool = False) -> None:
         """Set when the next probe is due."""
+        self.seen, self.again = position, stale
+        if stale:
+            self.due = position
+            return
         if on_trial:
             self.gap = TRIAL_GAP
         else:
@@ -128,6 +143,7 @@ class Experience:
         times: of its drafts by level, and of reading a prompt.
         call: seconds of a call, whatever came of it.
         rests: steps in which it is passed over from now on, if free.
+        settled: whether a call was timed that had nothing to catch up with.
         free: whether calls take next to no time; then it is asked at every step.
     """
 
@@ -136,7 +152,7 @@ class Experience:
         self.call: Mean | None = None
         self._records: dict[float, Record] = {}
         self._calls = self._rest = self.rests = 0
-        self.free = False
+        self.free = self.settled = False
 
     def record(self, row: Row) -> Record:
         """What it brought under the row's kind of sampling: greedy, or a temperature to the nearest quarter."""
@@ -155,8 +171,12 @@ class Experience:
         self._rest = min(2 * self._rest + 1, LONGEST_REST) if hopeless else 0
         self.rests = self._rest
 
-    def called(self, rows: int, levels: int, seconds: float) -> None:
-        """Learn from one call."""
+    def called(self, rows: int, levels: int, seconds: float, *, stale: bool) -> None:
+        """Learn from one call; from one that had to catch up only while nothing better is known."""
+        if stale and self.settled:
+            return
+        if not stale and levels and not self.settled:
+            self.settled, self.times = True, self.times.anew()
         self._calls += 1
         if self.call is None:
             self.call = Mean.of(seconds, 1.0, 0.9)

@@ -33,7 +33,8 @@ HOPELESS = 0.15
 class _Asked:
     """One call of a drafter in the step at hand.
 
-    `capped`: it drafted as deep as it was allowed to; `chance`: of the likeliest first token.
+    `capped`: it drafted as deep as it was allowed to; `stale`: it had to catch up first; `chance`: of the likeliest
+    first token.
     """
 
     which: int
@@ -43,6 +44,7 @@ class _Asked:
     seconds: float
     costly: bool
     capped: bool
+    stale: bool
     chance: float = 0.0
 
 
@@ -138,10 +140,11 @@ class Measured:
             elif self._probing:
                 self.known.exploring.lost(passes)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
-        drafter.called(count, levels, crew.seconds_last)
+        stale = any(self.known.form(row, name).stale(row.position) for row in rows)
+        drafter.called(count, levels, crew.seconds_last, stale=stale)
         costly = not self.known.free(name, count)
         capped = 1 < levels >= max(bound.depth for bound in bounds)
-        self._asked.append(_Asked(which, name, rows, levels, crew.seconds_last, costly, capped))
+        self._asked.append(_Asked(which, name, rows, levels, crew.seconds_last, costly, capped, stale))
         return trees
 
     def _take(
@@ -216,8 +219,8 @@ class Measured:
 
     def _drafting(self, asked: _Asked) -> float:
         """Seconds of a call: as they are modelled, which strays less, where anything was drafted."""
-        if not asked.costly or not asked.levels:
-            return asked.seconds
+        if not asked.costly or not asked.levels or asked.stale:
+            return min(asked.seconds, MOST_LOST * self.known.seconds(len(asked.rows), 1))
         return self.known.drafters[asked.name].times.seconds(asked.levels, len(asked.rows)) or asked.seconds
 
     def _learn(
@@ -230,7 +233,8 @@ class Measured:
             lost = max(0.0, taken - 1 - (accepted if tree is not None else 0)) / len(asked.rows)
             record.trial_loss += min(lost, TRIAL_LOSS / 3)
         record.drafts += 1
-        form.probed(row.position, paid=tree is not None and accepted > taken - 1, on_trial=on_trial)
+        paid = tree is not None and accepted > taken - 1
+        form.probed(row.position, paid=paid, on_trial=on_trial, stale=asked.stale and self._probing)
         if tree is None:
             return
         # A short draft that was right to its end would have gone on being right for a while.

@@ -91,9 +91,9 @@ class PassTimes:
         return plain * math.exp(self._log_ratio(self._of_rows.get(rows, _Passes()), rows, width))
 
     def wants_plain(self, rows: int) -> bool:
-        """Whether a pass of one node is due: with so many rows there was none, or none for long."""
+        """Whether a pass of one node is due: with so many rows there were not two, or none for long."""
         passes = self._of_rows.get(rows)
-        return passes is None or not passes.count or passes.unmeasured >= REFRESH
+        return passes is None or passes.count < 2 or passes.unmeasured >= REFRESH
 
     def seen(self, rows: int) -> list[int]:
         """Widths (edges) of which passes were seen."""
@@ -180,6 +180,12 @@ class DraftTimes:
                 seconds = min(seconds, 2.5 * expected)
         for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
             sums[i] = sums[i] * self.DECAY + value
+
+    def anew(self) -> DraftTimes:
+        """These times without the drafts."""
+        times = DraftTimes()
+        times._start, times._starts = self._start, self._starts
+        return times
 
     def observe_start(self, seconds: float, tokens: int) -> None:
         """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
