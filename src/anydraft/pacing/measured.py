@@ -29,6 +29,7 @@ MOST_LOST = 10.0
 HOPELESS = 0.15
 """A free drafter is passed over for some steps when it is not believed even this much."""
 
+
 @dataclass(slots=True)
 class _Asked:
     """One call of a drafter in the step at hand.
