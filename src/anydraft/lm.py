@@ -31,6 +31,9 @@ class Pass(NamedTuple):
     hidden: torch.Tensor | None
 
 
+WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+"""Widths to which passes in half precision on a CPU are padded; wider ones to multiples of `SPAN_STEP`. oneDNN makes its
+kernels anew for every width that it meets, which takes two to ten times as long as the pass itself."""
 PREFILL_CHUNK = 512
 SPAN_STEP = 32
 """Slots that a pass reads are a multiple of this. Attention adds up whole vectors otherwise than the rest behind them,
@@ -59,6 +62,7 @@ class LanguageModel:
         self.window = int(getattr(self.text_config, "sliding_window", None) or 0)
         parameters = inspect.signature(model.forward).parameters
         self._takes_keep = "logits_to_keep" in parameters
+        self._padded = self.dtype in (torch.bfloat16, torch.float16) and model.device.type == "cpu"
         self._masks = Masks(self.kinds, self.window, self.dtype)
         self._embedding = model.get_input_embeddings()
         self._catcher: LastHidden | None = None
@@ -130,8 +134,8 @@ class LanguageModel:
         parts: list[list[torch.Tensor]] = [[] for _ in rows]
         for start in range(0, max(len(tokens) for tokens in prompts), PREFILL_CHUNK):
             chunks = [tokens[start : start + PREFILL_CHUNK] for tokens in prompts]
-            width = max(len(chunk) for chunk in chunks)
             nodes = [chain(chunk) for chunk in chunks]
+            width = self._width(max(len(chunk) for chunk in chunks))
             states = self._pass(cache, nodes, rows=rows, keep=1, width=width, hidden=hidden is not None).hidden
             for i, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
                 cache.advance(row, len(chunk))
@@ -155,7 +159,15 @@ class LanguageModel:
             if width > self.fixed_width:
                 raise ValueError(f"a pass of {width} nodes does not fit the fixed width {self.fixed_width}")
             width = self.fixed_width
+        else:
+            width = self._width(width)
         return self._pass(cache, nodes, rows=range(cache.num_rows), keep=None, width=width, hidden=hidden)
+
+    def _width(self, width: int) -> int:
+        """The width that a pass is padded to."""
+        if not self._padded:
+            return width
+        return next((edge for edge in WIDTHS if edge >= width), -(-width // SPAN_STEP) * SPAN_STEP)
 
     @torch.inference_mode()
     def _pass(

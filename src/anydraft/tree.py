@@ -34,6 +34,7 @@ class DraftTree:
         probs: for `verification="rejection"`, the proposal q (vocab,) from which the children of a node were
             drawn without replacement, by node (-1 = root).
         levels: steps that the drafter took for it; by default its depth.
+        masses: per level, the probability that the drafter gave to the nodes from which it went on (1 for the first).
     """
 
     tokens: tuple[int, ...] = ()
@@ -41,6 +42,7 @@ class DraftTree:
     scores: tuple[float, ...] | None = field(default=None, compare=False)
     probs: Mapping[int, torch.Tensor] | None = field(default=None, compare=False, repr=False)
     levels: int = field(default=0, compare=False)
+    masses: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     EMPTY: ClassVar[DraftTree]
 
@@ -99,7 +101,7 @@ class DraftTree:
         return self.keep([node for node, d in enumerate(self.depths) if d <= depth])
 
     def keep(self, nodes: Iterable[int]) -> DraftTree:
-        """The subtree of the given nodes (ascending, closed under ancestors)."""
+        """The subtree of the given nodes (parents first, closed under ancestors)."""
         new: dict[int, int] = {-1: -1}
         tokens: list[int] = []
         parents: list[int] = []
@@ -112,7 +114,7 @@ class DraftTree:
                 scores.append(self.scores[node])
         probs = None if self.probs is None else {new[n]: q for n, q in self.probs.items() if n in new}
         kept_scores = None if self.scores is None else tuple(scores)
-        return DraftTree(tuple(tokens), tuple(parents), kept_scores, probs, self.levels)
+        return DraftTree(tuple(tokens), tuple(parents), kept_scores, probs, self.levels, self.masses)
 
     @classmethod
     def chain(cls, tokens: Sequence[int], *, levels: int = 0) -> DraftTree:
@@ -151,12 +153,17 @@ def visibility(parents: Sequence[int]) -> npt.NDArray[np.bool_]:
     return matrix
 
 
+SIDE = 0.1
+"""What a further branch adds to the time of a level, in levels, as a rule."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """How far `grow` may go: levels, nodes expanded per level, nodes kept, and when a level no longer pays.
 
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
     `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it.
+    Nodes less likely than `SIDE` of it are not expanded: they cost a part of a level and bring less than that part.
     `branch`: alternatives considered after each node; 1 makes a chain.
     `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.
@@ -170,6 +177,11 @@ class Bounds:
     branch: int = 4
     target_depth: int = 1 << 30
     chain_only: bool = False
+
+    @property
+    def min_expand(self) -> float:
+        """Least probability of a node that is expanded beside the likeliest one, as a logarithm."""
+        return math.log(SIDE * self.min_mass) if self.min_mass > 0 else -math.inf
 
     def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
         """These bounds, tightened to what the row still wants and the target can verify."""
@@ -189,7 +201,8 @@ class Bounds:
 class Growth:
     """A tree while it grows: parallel lists over all candidates seen, parents first.
 
-    `branch` says how many children to score a node, `levels` how often the drafter was asked.
+    `branch` says how many children to score a node, `masses` the probability of the nodes of which the drafter was asked
+    for children, per level.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -197,7 +210,12 @@ class Growth:
     scores: list[float] = field(default_factory=list)
     final: list[bool] = field(default_factory=list)
     branch: int = 4
-    levels: int = 0
+    masses: list[float] = field(default_factory=list)
+
+    @property
+    def levels(self) -> int:
+        """How often the drafter was asked."""
+        return len(self.masses)
 
     def depth(self, node: int) -> int:
         """Depth of a node; 0 for the root (-1)."""
@@ -218,9 +236,23 @@ class Growth:
         return kept
 
     def tree(self, nodes: int, floor: float = 0.0) -> DraftTree:
-        """The best nodes as a tree."""
-        whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores), levels=self.levels)
-        return whole.keep(self.best(nodes, floor))
+        """The best nodes as a tree, the likeliest path first.
+
+        So its nodes lie in the cache where plain decoding would put them, and a pass in half precision rounds as it would.
+        """
+        masses = tuple(self.masses)
+        whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores), None, len(masses), masses)
+        kept = self.best(nodes, floor)
+        likeliest: dict[int, int] = {}
+        for node in kept:
+            rival = likeliest.get(self.parents[node])
+            if rival is None or self.scores[node] > self.scores[rival]:
+                likeliest[self.parents[node]] = node
+        main, node = [], -1
+        while node in likeliest:
+            node = likeliest[node]
+            main.append(node)
+        return whole.keep([*main, *sorted(set(kept) - set(main))])
 
 
 Children = Sequence[tuple[int, float, bool]]
@@ -240,11 +272,11 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
     growth = Growth() if growth is None else growth
     growth.branch = bounds.branch
     floor = math.log(bounds.min_node) if bounds.min_node > 0 else -math.inf
-    frontier = [-1]
+    frontier, mass, least_expanded = [-1], 1.0, bounds.min_expand
     for _ in range(bounds.depth):
         fresh: list[int] = []
         received = yield frontier
-        growth.levels += 1
+        growth.masses.append(mass)
         for parent, children in zip(frontier, received, strict=True):
             base = growth.scores[parent] if parent >= 0 else 0.0
             for token, score, final in children:
@@ -266,6 +298,8 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
             # A node outside the best `nodes` is never verified, and neither are its children.
             least = heapq.nlargest(bounds.nodes, growth.scores)[-1]
             frontier = [node for node in frontier if growth.scores[node] >= least]
-        if not frontier or sum(math.exp(growth.scores[node]) for node in frontier) < bounds.min_mass:
+        frontier = [node for node in frontier if growth.scores[node] >= least_expanded] or frontier[:1]
+        mass = sum(math.exp(growth.scores[node]) for node in frontier)
+        if not frontier or mass < bounds.min_mass:
             break
     return growth

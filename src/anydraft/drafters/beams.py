@@ -8,6 +8,7 @@ all levels are enqueued first and their tables copied once. Both give the same t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -58,6 +59,7 @@ def search(
     memory: Memory | None = None,
     vocabulary: torch.Tensor | None = None,
     closed: torch.Tensor | None = None,
+    least: float = -math.inf,
 ) -> Iterator[BeamLevel]:
     """Levels of a beam search, without end.
 
@@ -68,6 +70,8 @@ def search(
         memory: what the network recalls of the text before.
         vocabulary: (V',) target ids of the logits; None = all of them.
         closed: (V',) -inf for tokens that end the text and are never expanded, else 0; None = no such tokens.
+        least: of branches beside the best one, those with a lower log score in every row are not expanded; to know them
+            means a host sync.
     """
     state, tokens = steps.start(hidden, memory), roots[:, None]
     # Float64 and the same order of sums as in `grow`, so that both expand the same nodes.
@@ -83,7 +87,10 @@ def search(
         if closed is not None:
             sums = sums + closed.take(index)
         best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
-        totals, expanded = best[:, :width], order[:, :width]
+        wide = width
+        if least > -math.inf:
+            wide = max(1, int((best[:, :width] >= least).sum(1).max()))
+        totals, expanded = best[:, :wide], order[:, :wide]
         yield BeamLevel(ids, logs, expanded, proposals)
         state = state.take(expanded // index.shape[-1])
         tokens = ids.flatten(1).gather(1, expanded)

@@ -6,6 +6,7 @@ carry the shared noise (so that sampling is as exact as greedy decoding), and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -129,6 +130,7 @@ class RecurrentDrafter:
             memory=None if self._recollection is None else self._recollection.of(rows),
             vocabulary=self.vocabulary,
             closed=self._closed,
+            least=-math.inf if self._eager else min(bound.min_expand for bound in limits),
         )
         grown = replayed(levels, limits, self.eos_token_ids, eager=self._eager)
         return [

@@ -42,7 +42,7 @@ class Retokenizer:
         if bound.chain_only:
             leaves = [self._main(growth)] if growth.tokens else []
         recent = context.committed_bytes[-RECENT:]
-        merged = Growth(levels=growth.levels)
+        merged = Growth(masses=growth.masses)
         index: dict[tuple[int, int], int] = {}
         for leaf in sorted(leaves, key=lambda node: -growth.scores[node]):
             node = -1
