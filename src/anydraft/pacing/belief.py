@@ -3,6 +3,9 @@
 A drafter scores its tokens with its own confidence. Here that is corrected by what was seen: per depth and confidence
 the share of tokens that were kept, of those whose parents were kept. A drafter that is sure and wrong loses its credit
 within a few drafts; one that is modest and right gains it. A row's own luck is a factor on top.
+
+This runs between passes of the model, where Python is slow, so the correction of a cell is kept as a line: the chance
+is a + b x what was stated.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from anydraft.tree import DraftTree
 
@@ -25,8 +28,11 @@ MEMORY = 80.0
 
 SURE = 0.995
 
+_ROWS = len(DEPTHS) + 1
+_ROW = tuple(bisect_right(DEPTHS, depth) for depth in range(DEPTHS[-1] + 1))
 
-@dataclass
+
+@dataclass(slots=True)
 class Share:
     """A decayed count of trials and hits."""
 
@@ -39,12 +45,13 @@ class Share:
         self.trials = self.trials * keep + 1
         self.hits = self.hits * keep + hit
 
-    def of(self, prior: float, weight: float = PRIOR) -> float:
-        """The share of hits, with a prior of some weight."""
-        return (self.hits + weight * prior) / (self.trials + weight)
+    def on(self, line: tuple[float, float]) -> tuple[float, float]:
+        """The share of hits with a prior, which is a line and stays one."""
+        weight = self.trials + PRIOR
+        return (self.hits + PRIOR * line[0]) / weight, PRIOR * line[1] / weight
 
 
-@dataclass
+@dataclass(slots=True)
 class Luck:
     """What a row made of its drafts, against what was expected of them."""
 
@@ -62,74 +69,81 @@ class Luck:
         return min(max(self.hits / self.expected, 0.2), 1.25)
 
 
-@dataclass
 class Belief:
     """The credit of one drafter under one kind of sampling."""
 
-    cells: dict[tuple[int, int], Share] = field(default_factory=dict)
-    columns: dict[int, Share] = field(default_factory=dict)
-    stated: Share = field(default_factory=Share)
-    found: Share = field(default_factory=Share)
+    def __init__(self) -> None:
+        columns = range(len(CONFIDENCES) + 1)
+        self._columns = [Share() for _ in columns]
+        self._cells = [[Share() for _ in range(_ROWS)] for _ in columns]
+        self._lines: list[list[tuple[float, float]] | None] = [None for _ in columns]
 
-    def probabilities(self, tree: DraftTree, luck: float = 1.0) -> list[float]:
-        """For each node the probability that the target's path goes through it; siblings together at most `SURE`."""
-        parents = tree.parents
-        together: dict[int, float] = {}
+    def probabilities(self, tree: DraftTree, luck: float = 1.0, least: float = 0.0) -> list[float]:
+        """For each node the probability that the target's path goes through it; siblings together at most `SURE`.
+
+        Args:
+            luck: a factor on every token's chance.
+            least: what follows a node of no more than this counts as 0.
+        """
+        parents, scores, depths = tree.parents, tree.scores, tree.depths
         chances = [0.0] * len(parents)
+        paths = [0.0] * len(parents)
+        together: dict[int, float] = {}
+        crowded = False
         for node, parent in enumerate(parents):
-            column, row, stated = _place(tree, node)
-            chance = chances[node] = min(self._chance(column, row, stated) * luck, SURE)
-            together[parent] = together.get(parent, 0.0) + chance
+            path = paths[parent] if parent >= 0 else 1.0
+            if path <= least:
+                continue
+            line, stated = self._line(scores, node, parent, depths[node])
+            chance = (line[0] + line[1] * stated) * luck
+            chances[node] = chance = min(chance, SURE)
+            paths[node] = path * chance
+            if parent in together:
+                together[parent] += chance
+                crowded = crowded or together[parent] > SURE
+            else:
+                together[parent] = chance
+        if not crowded:
+            return paths
         for node, parent in enumerate(parents):
-            if together[parent] > SURE:
-                chances[node] *= SURE / together[parent]
-            if parent >= 0:
-                chances[node] *= chances[parent]
+            if chances[node]:
+                share = SURE / together[parent] if together[parent] > SURE else 1.0
+                chances[node] *= share * (chances[parent] if parent >= 0 else 1.0)
         return chances
 
     def observe(self, tree: DraftTree, accepted: Sequence[int], luck: Luck) -> None:
         """Learn from one verified draft: every child of a node that was kept was right or wrong."""
         kept = {-1, *accepted}
         expected = 0.0
-        stated_below: dict[int, float] = {}
+        scores, depths = tree.scores, tree.depths
         for node, parent in enumerate(tree.parents):
             if parent not in kept:
                 continue
-            column, row, stated = _place(tree, node)
-            expected += self._chance(column, row, stated)
-            self.cells.setdefault((column, row), Share()).add(node in kept)
-            self.columns.setdefault(column, Share()).add(node in kept)
-            stated_below[parent] = min(stated_below.get(parent, 0.0) + stated, SURE)
+            line, stated = self._line(scores, node, parent, depths[node])
+            expected += line[0] + line[1] * stated
+            column, hit = bisect_right(CONFIDENCES, stated), node in kept
+            self._cells[column][_row(depths[node])].add(hit)
+            self._columns[column].add(hit)
+            self._lines[column] = None
         luck.add(len(accepted), expected)
-        found = {tree.parents[node] for node in accepted}
-        for parent, stated in stated_below.items():
-            self.stated.add(stated)
-            self.found.add(parent in found)
 
-    def _chance(self, column: int, row: int, stated: float) -> float:
-        """The chance that a node is kept if its parent is."""
-        of_column = self.columns.get(column)
-        chance = stated if of_column is None else of_column.of(stated)
-        cell = self.cells.get((column, row))
-        return chance if cell is None else cell.of(chance)
-
-    def as_stated(self, mass: float) -> float:
-        """What the drafter says a chance of getting somewhere is when it really is `mass`.
-
-        Both fall by a factor a level, so that one is a power of the other.
-        """
-        if mass >= 1:
-            return mass
-        stated, found = (min(max(share.of(0.7), 0.01), 0.99) for share in (self.stated, self.found))
-        power = min(max(math.log(stated) / math.log(found), 0.5), 3.0)
-        return math.exp(power * math.log(max(mass, 1e-6)))
+    def _line(
+        self, scores: tuple[float, ...] | None, node: int, parent: int, depth: int
+    ) -> tuple[tuple[float, float], float]:
+        """The correction for a node, and its stated probability given its parent."""
+        if scores is None:
+            stated = UNSCORED
+        else:
+            step = scores[node] - scores[parent] if parent >= 0 else scores[node]
+            stated = math.exp(step) if step < 0 else 1.0
+        column = bisect_right(CONFIDENCES, stated)
+        lines = self._lines[column]
+        if lines is None:
+            of_column = self._columns[column].on((0.0, 1.0)) if self._columns[column].trials else (0.0, 1.0)
+            lines = [cell.on(of_column) if cell.trials else of_column for cell in self._cells[column]]
+            self._lines[column] = lines
+        return lines[_row(depth)], stated
 
 
-def _place(tree: DraftTree, node: int) -> tuple[int, int, float]:
-    """Column (confidence) and row (depth) of a node, and its stated probability given its parent."""
-    stated = UNSCORED
-    if tree.scores is not None:
-        parent = tree.parents[node]
-        above = tree.scores[parent] if parent >= 0 else 0.0
-        stated = math.exp(min(tree.scores[node] - above, 0.0))
-    return bisect_right(CONFIDENCES, stated), bisect_right(DEPTHS, tree.depths[node]), stated
+def _row(depth: int) -> int:
+    return _ROW[depth] if depth < len(_ROW) else _ROWS - 1

@@ -7,26 +7,25 @@ that it is time to look at again.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.protocol import Draft
+from anydraft.pacing.times import EDGES
 from anydraft.row import Row
 from anydraft.tree import Bounds
 
-ADVANTAGE = 1.01
-"""By how much drafting must be expected to be faster than not drafting."""
-
-GOING_ON = 0.8
-"""Guessed share of the chance of getting to a level that is left at the next."""
+ADVANTAGE = 0.01
+"""Tokens of a row by which drafting must be expected to be better than not drafting."""
 
 FIRST, PROBE = 3, 6
 """Levels of a drafter's very first draft, and at most of a later one that is made to find out."""
 
-NEARLY = 0.8
-"""Plain passes that a probe may be expected to lose when it is paid for by what drafts have gained before."""
+OVERDRAFT = 3.0
+"""Plain passes of debt with probes that are allowed when drafts have gained more than that before."""
 
 DEEPEST_DEBT = 6.0
 """Plain passes (and one a row) behind plain decoding at which a drafter that seems to pay is no longer believed."""
@@ -59,49 +58,89 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Now:
+    """The step at hand: its rows, and what time is worth.
+
+    Attributes:
+        plain: seconds of a pass of one node.
+        ratios: by edge, times of a pass over `plain`.
+        worth: tokens of all rows that `plain` is worth; at least one a row.
+    """
+
+    rows: Sequence[Row]
+    plain: float
+    ratios: Sequence[float]
+    worth: float
+
+    @classmethod
+    def of(cls, known: Knowledge, rows: Sequence[Row]) -> Now:
+        """What is known of it."""
+        plain, ratios = known.times.table(len(rows))
+        return cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed)
+
+    def passes(self, width: float) -> float:
+        """Time of a pass in plain ones."""
+        return self.ratios[min(bisect_left(EDGES, width), len(EDGES) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """A costly drafter, the rows it is asked for (places), and tokens per second that are expected with it."""
+    """A costly drafter, the rows it is asked for (places), and what is expected: tokens of all rows, and plain passes."""
 
     which: int
     places: list[int]
-    rate: float
+    tokens: float = 0.0
+    passes: float = 0.0
 
 
 def best(
-    known: Knowledge, rows: Sequence[Row], crew: Crew, free: Sequence[float], width: int, rate: float
-) -> Choice | None:
-    """The costly drafter that pays best at present, and the rows for which it does; None when none pays.
+    known: Knowledge, now: Now, crew: Crew, free: Sequence[float], width: int
+) -> tuple[Choice | None, float]:
+    """The costly drafter that pays best at present, or None when none pays, and what a plain pass is worth then.
 
     Args:
         free: per row the tokens expected of free drafts.
         width: of a pass over those.
-        rate: tokens per second, of all rows, without a costly drafter.
     """
-    count = len(rows)
+    count, serving, worth = len(now.rows), known.serving(now.rows[0]), now.worth
     if known.safety.debt > DEEPEST_DEBT + count:
+        return None, worth
+    offers = [offer for which in crew.working if (offer := _offer(known, now, crew, which, free, width)) is not None]
+    for offer in offers:
+        worth = max(worth, count * serving.with_other(offer.tokens / count, offer.passes))
+    found, most = None, count * (1 + ADVANTAGE) + sum(free) - worth * now.passes(width)
+    for offer in offers:
+        value = offer.tokens - worth * offer.passes
+        if value > most:
+            found, most = offer, value
+    return found, worth if found is not None else now.worth
+
+
+def _offer(
+    known: Knowledge, now: Now, crew: Crew, which: int, free: Sequence[float], width: int
+) -> Choice | None:
+    """What a costly drafter would bring, for as many rows as pay; None if it is unknown or free."""
+    rows, count, name = now.rows, len(now.rows), crew.names[which]
+    drafter = known.drafters.get(name)
+    if drafter is None or known.free(name, count) or not drafter.times.step(count):
         return None
-    found: Choice | None = None
-    rate *= ADVANTAGE
-    for which in crew.working:
-        name = crew.names[which]
-        drafter = known.drafters.get(name)
-        if drafter is None or not drafter.times.step(count) or known.free(name, count):
-            continue
-        drafts = [known.expected(row, name) for row in rows]
-        order = sorted(range(count), key=lambda i: free[i] - drafts[i].gain)
-        tokens, starting, levels, wide = count + sum(free), 0.0, 0.0, width
-        for place, i in enumerate(order, start=1):
-            gain = drafts[i].gain
-            if gain <= free[i]:
-                break
-            tokens += gain - free[i]
-            if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
-                starting += drafter.times.start(length(rows[i])) * (1 + gain) / max(1, rows[i].remaining)
-            levels, wide = max(levels, drafts[i].levels), max(wide, round(drafts[i].width))
-            drafting = drafter.times.seconds(levels, place) or 0.0
-            with_it = tokens / (drafting + starting + known.seconds(count, wide))
-            if with_it > rate:
-                rate, found = with_it, Choice(which, order[:place], with_it)
+    drafts = [known.expected(row, name) for row in rows]
+    order = sorted(range(count), key=lambda i: free[i] - drafts[i].gain)
+    tokens, starting, levels, wide = count + sum(free), 0.0, 0.0, float(width)
+    found, most = None, -math.inf
+    for place, i in enumerate(order, start=1):
+        gain = drafts[i].gain
+        if gain <= free[i]:
+            break
+        tokens += gain - free[i]
+        if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
+            starting += drafter.times.start(length(rows[i])) * (1 + gain) / max(1, rows[i].remaining)
+        levels, wide = max(levels, drafts[i].levels), max(wide, drafts[i].width)
+        drafting = (drafter.times.seconds(levels, place) or 0.0) + starting
+        passes = drafting / now.plain + now.passes(wide)
+        value = tokens - now.worth * passes
+        if value > most:
+            found, most = Choice(which, order[:place], tokens, passes), value
     return found
 
 
@@ -110,11 +149,10 @@ def length(row: Row) -> int:
     return len(row.prompt) + len(row.tokens)
 
 
-def due(known: Knowledge, rows: Sequence[Row], crew: Crew, rate: float) -> Choice | None:
+def due(known: Knowledge, now: Now, crew: Crew) -> Choice | None:
     """A costly drafter and rows for which it is time to look again; None when there is none, or no means."""
     candidates: list[tuple[float, int, int]] = []
-    count = len(rows)
-    plain = known.seconds(count, 1)
+    rows, count = now.rows, len(now.rows)
     for which in crew.working:
         name = crew.names[which]
         drafter = known.drafters.get(name)
@@ -127,53 +165,50 @@ def due(known: Knowledge, rows: Sequence[Row], crew: Crew, rate: float) -> Choic
                 continue
             if known.form(row, name).due > row.position or (met and not crew.met(which, row)):
                 continue
-            start = 0.0 if met else drafter.times.start(length(row))
+            start = 0.0 if met else drafter.times.start(length(row)) / now.plain
             record = drafter.record(row)
-            if known.on_trial(record) and start / plain <= TRIAL_LOSS - record.trial_loss:
+            if known.on_trial(record) and start <= TRIAL_LOSS - record.trial_loss:
                 candidates.append((-math.inf, which, i))
                 continue
             draft = known.expected(row, name)
             levels = min(draft.levels, PROBE)
             drafting = drafter.times.seconds(levels, 1) or (drafter.call.value if drafter.call else 0.0)
-            taken = drafting + start + known.seconds(count, round(min(draft.width, levels)))
-            loss = taken / plain - 1 - draft.gain / count
-            in_hand = loss < NEARLY and known.safety.debt + loss <= -1  # gains so far pay for it
-            if in_hand or known.form(row, name).again or known.exploring.allows(loss):
+            taken = drafting / now.plain + start + now.passes(min(draft.width, levels))
+            loss = taken - (count + draft.gain) / now.worth
+            if known.exploring.allows(loss, OVERDRAFT if known.safety.debt < -OVERDRAFT else 1.0):
                 candidates.append((loss, which, i))
     if not candidates:
         return None
     _, which, first = min(candidates)
     # Others who have met the drafter come along: that costs little more and tells much more.
     others = [i for _, who, i in candidates if who == which and i != first and crew.met(which, rows[i])]
-    return Choice(which, sorted([first, *others]), rate)
+    return Choice(which, sorted([first, *others]))
 
 
-def due_free(known: Knowledge, rows: Sequence[Row], crew: Crew, drafts: Sequence[Draft]) -> bool:
+def due_free(known: Knowledge, now: Now, crew: Crew, drafts: Sequence[Draft]) -> bool:
     """Whether it is time to verify a free draft again of which nothing is expected."""
-    count = len(rows)
-    if not known.exploring.allows(known.seconds(count, 3) / known.seconds(count, 1) - 1):
+    if not known.exploring.allows(now.passes(3) - len(now.rows) / now.worth):
         return False
-    offered = ((row, draft.drafter) for row, draft in zip(rows, drafts, strict=True) if draft.drafter is not None)
+    offered = ((row, draft.drafter) for row, draft in zip(now.rows, drafts, strict=True) if draft.drafter is not None)
     return any(known.form(row, crew.names[which]).due <= row.position for row, which in offered)
 
 
-def wanted(known: Knowledge, name: str, row: Row, rows: int, rate: float, limits: Limits, *, probing: bool) -> Bounds:
+def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: Limits, *, probing: bool) -> Bounds:
     """Bounds of a draft of a costly drafter for one of so many rows.
 
     Args:
-        rate: tokens per second that are had anyway, which is what a second of drafting must bring.
         probing: only to find out.
     """
     drafter = known.drafters.get(name)
-    if drafter is None or not drafter.settled:
+    step = None if drafter is None else drafter.times.step(rows)
+    if drafter is None or step is None:
         return limits.bounds(rows, FIRST, 0.1)
-    record, draft = drafter.record(row), known.expected(row, name)
-    step = drafter.times.step(rows) or 0.0
-    mass = rate * step / (GOING_ON * rows)
-    if mass < 1 and (probing or known.on_trial(record)):
+    record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
+    hits = now.worth * step / rows
+    if hits < 1 and (probing or known.on_trial(record)):
         # How far it is right is to be found out, whatever it says.
-        left = max(1, int((TRIAL_LOSS - record.trial_loss) * known.seconds(rows, 1) / max(step, 1e-9)))
+        left = max(1, int((TRIAL_LOSS - record.trial_loss) / step))
         return limits.bounds(rows, min(PROBE, left) if known.on_trial(record) else PROBE, 0.1)
-    # A further level is worth its time if the chance of getting there is; above 1 none is but the first.
-    bounds = limits.bounds(rows, limits.deep(draft.gain), max(record.belief.as_stated(mass), 0.01))
+    # A further level is worth its time if it brings a token often enough.
+    bounds = limits.bounds(rows, limits.deep(draft.gain), record.reach.least_mass(hits))
     return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

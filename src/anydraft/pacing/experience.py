@@ -1,7 +1,8 @@
 """What is known of a drafter: its times, its credit, and what its drafts have brought, in general and for a row.
 
-Gains are tokens accepted per draft. A row's own ones count more with each draft; a new row starts from what the drafter
-made of others under the same kind of sampling.
+What a draft brings is estimated as a run that ends somewhere: tokens accepted over runs that ended. A draft that was
+right to the end of what it was allowed has not ended, so that short drafts tell how long ones would do. A row's own
+drafts count more with each; a new row starts from what the drafter made of others under the same kind of sampling.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.reach import Reach
 from anydraft.pacing.times import DraftTimes
 from anydraft.row import Row
 
@@ -18,14 +20,11 @@ HOPE = 0.3
 GENERAL = 3.0
 """What was made of other rows counts like so many drafts of this one."""
 
-FADING = 0.88
-"""What a draft of a row counts after the next."""
+FADING, FADING_GENERAL = 0.88, 0.97
+"""What a draft counts after the next: of the row, of all rows."""
 
 FIRST_GAP, LONGEST_GAP = 4, 48
 """Tokens from a probe that did not pay to the next."""
-
-STALE = 4
-"""Tokens by which a drafter may be behind without its call counting as a slow one."""
 
 TRIAL_GAP = 8
 """Tokens between drafts of a drafter on trial."""
@@ -58,19 +57,44 @@ class Mean:
         return self.total / self.weight
 
 
+@dataclass(slots=True)
+class Runs:
+    """Decayed sums over drafts: tokens accepted, levels drafted, nodes verified, and runs that ended."""
+
+    tokens: float = 0.0
+    levels: float = 0.0
+    nodes: float = 0.0
+    ends: float = 0.0
+    fading: float = FADING
+
+    def add(self, tokens: float, levels: float, nodes: float, *, ended: bool) -> None:
+        """Count one draft."""
+        fading = self.fading
+        self.tokens = fading * self.tokens + tokens
+        self.levels = fading * self.levels + levels
+        self.nodes = fading * self.nodes + nodes
+        self.ends = fading * self.ends + ended
+
+
+def _unknown() -> Runs:
+    return Runs(HOPE, 3.0, 5.0, 1.0, FADING_GENERAL)
+
+
 @dataclass
 class Record:
     """What the drafts of one drafter brought under one kind of sampling.
 
-    `trial_loss`: plain passes lost by its first drafts.
+    Attributes:
+        drafts: so far; trial_loss: plain passes lost by the first of them.
+        use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
     """
 
     belief: Belief = field(default_factory=Belief)
-    gain: Mean = field(default_factory=lambda: Mean.of(HOPE))
-    levels: Mean = field(default_factory=lambda: Mean.of(3.0))
-    width: Mean = field(default_factory=lambda: Mean.of(6.0))
+    reach: Reach = field(default_factory=Reach)
+    runs: Runs = field(default_factory=_unknown)
     drafts: int = 0
     trial_loss: float = 0.0
+    use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,46 +113,28 @@ class Form:
     Attributes:
         due: position of the row from which on a probe is due.
         gap: tokens from a probe that did not pay to the next.
-        seen: position up to which the drafter has read.
-        again: the last probe found the drafter behind; the next step tells what it is like when it is not.
     """
 
-    drafts: float = 0.0
-    hits: float = 0.0
-    steps: float = 0.0
-    nodes: float = 0.0
+    runs: Runs = field(default_factory=Runs)
     luck: Luck = field(default_factory=Luck)
     due: int = 0
     gap: int = FIRST_GAP
-    seen: int = -STALE
-    again: bool = False
 
-    def stale(self, position: int) -> bool:
-        """Whether the drafter has fallen behind, so that its next call takes longer than those that follow."""
-        return position - self.seen > STALE
+    def expected(self, record: Record, depth: int) -> Expected:
+        """What the next draft, of at most so many levels, is expected to bring and to take."""
+        own, general = self.runs, record.runs
+        weight = GENERAL / max(general.ends, 1e-9)
+        ends = own.ends + GENERAL
+        gain = (own.tokens + weight * general.tokens) / ends
+        levels = (own.levels + weight * general.levels) / ends
+        nodes = (own.nodes + weight * general.nodes) / ends
+        # A run with the same chance of going on everywhere goes beyond the limit so often:
+        beyond = (gain / (1 + gain)) ** depth
+        limited = min(1.0, depth / max(levels, 1e-9))
+        return Expected(gain * (1 - beyond), levels * limited, 1 + nodes * limited)
 
-    def add(self, gain: float, levels: float, width: float) -> None:
-        """Count one draft."""
-        self.drafts = FADING * self.drafts + 1
-        self.hits = FADING * self.hits + gain
-        self.steps = FADING * self.steps + levels
-        self.nodes = FADING * self.nodes + width
-
-    def expected(self, record: Record) -> Expected:
-        """What the next draft is expected to bring and to take."""
-        weight = self.drafts + GENERAL
-        return Expected(
-            gain=(self.hits + GENERAL * record.gain.value) / weight,
-            levels=(self.steps + GENERAL * record.levels.value) / weight,
-            width=(self.nodes + GENERAL * record.width.value) / weight,
-        )
-
-    def probed(self, position: int, *, paid: bool, on_trial: bool = False, stale: bool = False) -> None:
+    def probed(self, position: int, *, paid: bool, on_trial: bool) -> None:
         """Set when the next probe is due."""
-        self.seen, self.again = position, stale
-        if stale:
-            self.due = position
-            return
         if on_trial:
             self.gap = TRIAL_GAP
         else:
@@ -143,46 +149,46 @@ class Experience:
         times: of its drafts by level, and of reading a prompt.
         call: seconds of a call, whatever came of it.
         rests: steps in which it is passed over from now on, if free.
-        settled: whether a call was timed that had nothing to catch up with.
         free: whether calls take next to no time; then it is asked at every step.
     """
 
     def __init__(self) -> None:
         self.times = DraftTimes()
         self.call: Mean | None = None
+        self.calls = 0
+        self.rests = self._rest = 0
+        self.free = False
         self._records: dict[float, Record] = {}
-        self._calls = self._rest = self.rests = 0
-        self.free = self.settled = False
 
     def record(self, row: Row) -> Record:
-        """What it brought under the row's kind of sampling: greedy, or a temperature to the nearest quarter."""
-        heat = 0.0 if row.noise is None else 0.25 + round(4 * row.params.temperature) / 4
-        return self._records.setdefault(heat, Record())
+        """What it brought under the row's kind of sampling."""
+        return self._records.setdefault(kind(row), Record())
 
     def resting(self) -> bool:
-        """Whether a free drafter is passed over in this step, because its last drafts were hopeless."""
+        """Whether a free drafter is passed over in this step."""
         if self.rests:
             self.rests -= 1
             return True
         return False
 
-    def offered(self, *, hopeless: bool) -> None:
-        """A free draft was offered: if it was hopeless, the drafter rests, longer each time."""
-        self._rest = min(2 * self._rest + 1, LONGEST_REST) if hopeless else 0
+    def offered(self, *, wanted: bool, useful: bool) -> None:
+        """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use on the whole."""
+        self._rest = 0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
         self.rests = self._rest
 
-    def called(self, rows: int, levels: int, seconds: float, *, stale: bool) -> None:
-        """Learn from one call; from one that had to catch up only while nothing better is known."""
-        if stale and self.settled:
-            return
-        if not stale and levels and not self.settled:
-            self.settled, self.times = True, self.times.anew()
-        self._calls += 1
+    def called(self, rows: int, levels: int, seconds: float) -> None:
+        """Learn from one call."""
+        self.calls += 1
         if self.call is None:
             self.call = Mean.of(seconds, 1.0, 0.9)
-        elif self._calls == 2:  # the first one may have had tables to build
+        elif self.calls == 2:  # the first one may have had tables to build
             self.call = Mean.of(min(seconds, self.call.value), 1.0, 0.9)
         else:
             self.call.add(min(seconds, 4 * self.call.value))
         if levels:
             self.times.observe(rows, levels, seconds)
+
+
+def kind(row: Row) -> float:
+    """The row's kind of sampling: 0 for greedy, or a temperature to the nearest quarter, and a quarter."""
+    return 0.0 if row.noise is None else 0.25 + round(4 * row.params.temperature) / 4

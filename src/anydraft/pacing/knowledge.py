@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from anydraft.pacing.experience import Expected, Experience, Form, Record
+from anydraft.pacing.experience import Expected, Experience, Form, Record, kind
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.report import PacingReport
+from anydraft.pacing.serving import Serving
 from anydraft.pacing.times import PassTimes
 from anydraft.row import Row
 
@@ -16,7 +17,7 @@ FREE, NOT_FREE = 0.02, 0.04
 """A drafter whose call takes less than the first share of a plain pass is asked at every step, until it takes more than
 the second."""
 
-TRIAL_DRAFTS, TRIAL_LOSS = 8, 5.0
+TRIAL_DRAFTS, TRIAL_LOSS = 8, 8.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
 
 They are spread over the text, whose beginning is often harder to guess than what follows.
@@ -46,15 +47,18 @@ class Knowledge:
     """Times, drafters by name, rows, and what was lost and gained.
 
     Attributes:
+        depth: levels of the deepest draft.
         exploring: what probes lost against the best that was known.
         safety: what drafting lost against plain decoding, or gained.
     """
 
-    def __init__(self, overhead: float) -> None:
+    def __init__(self, overhead: float, depth: int) -> None:
+        self.depth = depth
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
         self.exploring = Ledger(overhead)
-        self.safety = Ledger(overhead, bank=GAINS_IN_HAND)
+        self.safety = Ledger(3 * overhead, bank=GAINS_IN_HAND)
+        self._serving: dict[float, Serving] = {}
         self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()
 
     def seconds(self, rows: int, width: int) -> float:
@@ -82,7 +86,11 @@ class Knowledge:
 
     def expected(self, row: Row, name: str) -> Expected:
         """What a draft of a known drafter would bring the row, and take."""
-        return self.form(row, name).expected(self.drafters[name].record(row))
+        return self.form(row, name).expected(self.drafters[name].record(row), self.depth)
+
+    def serving(self, row: Row) -> Serving:
+        """What free drafters had of late under the row's kind of sampling."""
+        return self._serving.setdefault(kind(row), Serving())
 
     def rest(self, names: Iterable[str], rows: int) -> int:
         """How many steps may go by without asking anybody: until a probe can be paid for, or a free drafter wakes."""

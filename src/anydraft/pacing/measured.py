@@ -1,8 +1,9 @@
 """Measured: the default pacing. Who drafts and how much follows from times and acceptance measured while decoding.
 
-A step commits 1 + A tokens and takes a draft D and a pass V; plain decoding commits one and takes V(1). Who drafts is
-whoever has the most expected tokens per second, or nobody. How deep: a level is drafted while the chance of getting
-there is worth its time at the present rate. What is verified: the nodes that pay for what they add to the pass.
+A step commits 1 + A tokens and takes a draft D and a pass V; plain decoding commits one and takes V(1). Time is worth
+what is usually had in it (`usual`). Who drafts is whoever has the most expected tokens beyond that, or nobody. How deep:
+a level is drafted while what it brings is worth its time. What is verified: the nodes that pay for what they add to the
+pass.
 
 Whoever is not asked is probed now and then, and what probing may lose is bounded (`ledger`): decoding stays within a
 few percent of plain decoding with any drafter. The tokens are the same whatever is decided here.
@@ -10,11 +11,12 @@ few percent of plain decoding with any drafter. The tokens are the same whatever
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
-from anydraft.pacing.choosing import Limits, best, due, due_free, length, wanted
+from anydraft.pacing.choosing import Limits, Now, best, due, due_free, length, wanted
 from anydraft.pacing.experience import Experience
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge, State
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
@@ -26,27 +28,29 @@ from anydraft.tree import Bounds, DraftTree
 MOST_LOST = 10.0
 """Plain passes that one event counts at most: what happens once, such as building tables, says little."""
 
-HOPELESS = 0.15
-"""A free drafter is passed over for some steps when it is not believed even this much."""
+FIRST_CALLS = 3
+"""Calls of a drafter that count a plain pass at most: they build tables and kernels."""
+
+UNLIKELY = 0.01
+"""What follows a node of a free draft that is no likelier than this is not looked at."""
 
 
 @dataclass(slots=True)
 class _Asked:
     """One call of a drafter in the step at hand.
 
-    `capped`: it drafted as deep as it was allowed to; `stale`: it had to catch up first; `chance`: of the likeliest
-    first token.
+    `seconds`: with what it took to weigh the drafts, for a free one; `depths`: of the drafts, by row; `bound`: levels
+    that were allowed.
     """
 
     which: int
     name: str
     rows: Sequence[Row]
+    trees: Sequence[DraftTree]
     levels: int
+    bound: int
     seconds: float
     costly: bool
-    capped: bool
-    stale: bool
-    chance: float = 0.0
 
 
 class Measured:
@@ -75,11 +79,11 @@ class Measured:
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
-        self.known = Knowledge(overhead) if known is None else known
+        self.known = Knowledge(overhead, depth) if known is None else known
         # Of the step at hand:
         self._asked: list[_Asked] = []
         self._probing = False
-        self._rate = 0.0
+        self._speed = 1.0
         self._rests = 0
         self._rows = 0
 
@@ -94,34 +98,49 @@ class Measured:
         drafts = [NO_DRAFT] * count
         if not crew.working or known.times.wants_plain(count):
             return drafts  # a plain pass, against which the others are measured
+        now = Now.of(known, rows)
         chances: list[list[float]] = [[] for _ in rows]
-        everyone = range(count)
         for which in crew.working:
             name = crew.names[which]
             if known.free(name, count) and not known.drafters[name].resting():
-                bounds = [self.limits.bounds(count, self.limits.depth, 0.0)] * count
-                self._take(which, crew, everyone, rows, self._ask(crew, which, rows, bounds), drafts, chances)
-        plain = count / known.seconds(count, 1)
-        width, tokens = worth(chances, plain, lambda w: known.seconds(count, w))
-        self._rate = max(plain, (count + tokens) / known.seconds(count, width))
-        free = [sum(sorted(row, reverse=True)[: width - 1]) for row in chances]
-        choice = best(known, rows, crew, free, width, self._rate)
+                self._ask_free(which, crew, now, drafts, chances)
+        width, tokens, _ = worth(chances, now.worth, now.ratios)
+        free = [sum(sorted(row, reverse=True)[: width - 1]) for row in chances] if tokens else [0.0] * count
+        choice, value = best(known, now, crew, free, width)
+        now, self._speed = replace(now, worth=value), value / count
         if choice is None:
-            choice = due(known, rows, crew, self._rate)
-            self._probing = choice is not None or (width == 1 and due_free(known, rows, crew, drafts))
+            choice = due(known, now, crew)
+            self._probing = choice is not None or (width == 1 and due_free(known, now, crew, drafts))
             if choice is None and not self._asked:
                 self._rests = known.rest(crew.names, count)
         if choice is not None:
-            self._rate = choice.rate
             chosen, name = [rows[i] for i in choice.places], crew.names[choice.which]
             bounds = [
-                wanted(known, name, row, len(chosen), self._rate, self.limits, probing=self._probing) for row in chosen
+                wanted(known, now, name, row, len(chosen), self.limits, probing=self._probing) for row in chosen
             ]
             trees = self._ask(crew, choice.which, chosen, bounds)
-            self._take(choice.which, crew, choice.places, rows, trees, drafts, chances)
+            self._take(choice.which, choice.places, rows, trees, drafts, chances)
         if crew.target.fixed_width is not None or crew.verification == "rejection":
             return drafts  # there is one width, or what is verified must not depend on what was drawn
-        return self._pruned(drafts, chances)
+        if choice is not None or self._probing:
+            width = worth(chances, now.worth, now.ratios, least=3 if self._probing else 1)[0]
+        return [
+            draft
+            if len(draft.tree) < width
+            else Draft(draft.tree.keep(kept(likely, width)), draft.drafter if width > 1 else None)
+            for draft, likely in zip(drafts, chances, strict=True)
+        ]
+
+    def _ask_free(
+        self, which: int, crew: Crew, now: Now, drafts: list[Draft], chances: list[list[float]]
+    ) -> None:
+        """Drafts of a free drafter for all rows, and what asking and weighing them took."""
+        started, reading = time.perf_counter(), crew.seconds_start
+        count = len(now.rows)
+        bounds = [self.limits.bounds(count, self.limits.depth, 0.0)] * count
+        trees = self._ask(crew, which, now.rows, bounds)
+        self._take(which, range(count), now.rows, trees, drafts, chances, least=UNLIKELY)
+        self._asked[-1].seconds = time.perf_counter() - started - (crew.seconds_start - reading)
 
     def _ask(self, crew: Crew, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """Drafts of one drafter, timed."""
@@ -131,9 +150,9 @@ class Measured:
         trees = crew.propose(which, rows, bounds)
         drafter = self.known.drafters.setdefault(name, Experience())
         if new:
-            seconds = crew.seconds_start - reading
-            drafter.times.observe_start(seconds, sum(length(row) for row in new))
-            passes = min(seconds / self.known.seconds(count, 1), MOST_LOST)
+            read = sum(length(row) for row in new)
+            drafter.times.observe_start(crew.seconds_start - reading, read)
+            passes = min(drafter.times.start(read) / self.known.seconds(count, 1), MOST_LOST)
             self.known.safety.lost(passes)
             record = drafter.record(rows[0])
             if self.known.on_trial(record):
@@ -141,109 +160,126 @@ class Measured:
             elif self._probing:
                 self.known.exploring.lost(passes)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
-        stale = any(self.known.form(row, name).stale(row.position) for row in rows)
-        drafter.called(count, levels, crew.seconds_last, stale=stale)
+        drafter.called(count, levels, crew.seconds_last)
         costly = not self.known.free(name, count)
-        capped = 1 < levels >= max(bound.depth for bound in bounds)
-        self._asked.append(_Asked(which, name, rows, levels, crew.seconds_last, costly, capped, stale))
+        bound = max(bound.depth for bound in bounds)
+        self._asked.append(_Asked(which, name, rows, trees, levels, bound, crew.seconds_last, costly))
         return trees
 
     def _take(
         self,
         which: int,
-        crew: Crew,
         places: Sequence[int],
         rows: Sequence[Row],
         trees: Sequence[DraftTree],
         drafts: list[Draft],
         chances: list[list[float]],
+        least: float = 0.0,
     ) -> None:
         """Put drafts where they promise more than what is there, or are to be tried."""
-        name, asked = crew.names[which], self._asked[-1]
+        name = self._asked[-1].name
         for i, tree in zip(places, trees, strict=True):
+            if not len(tree):
+                continue
             belief = self.known.drafters[name].record(rows[i]).belief
-            likely = belief.probabilities(tree, self.known.form(rows[i], name).luck.factor)
-            asked.chance = max(asked.chance, likely[0] if likely else 0.0)
-            if len(tree) and (self._probing or sum(likely) > sum(chances[i])):
+            likely = belief.probabilities(tree, self.known.form(rows[i], name).luck.factor, least)
+            if self._probing or sum(likely) > sum(chances[i]):
                 drafts[i], chances[i] = Draft(tree, which), likely
-
-    def _pruned(self, drafts: list[Draft], chances: list[list[float]]) -> list[Draft]:
-        """The drafts without what does not pay to verify."""
-        count = len(drafts)
-        least = 3 if self._probing else 1
-        width, _ = worth(chances, self._rate, lambda w: self.known.seconds(count, w), least=least)
-        return [
-            draft
-            if len(draft.tree) < width
-            else Draft(draft.tree.keep(kept(likely, width)), draft.drafter if width > 1 else None)
-            for draft, likely in zip(drafts, chances, strict=True)
-        ]
 
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
         known, count, width = self.known, len(outcome.rows), outcome.width
         if self._rests % 4:  # of many plain passes every fourth tells enough
-            known.exploring.tokens(1.0)
-            known.safety.tokens(1.0)
-            for row in outcome.rows:
-                known.state(row).report.count("plain")
+            self._passed(outcome, 1.0)
             return
         known.times.observe(count, width, outcome.seconds_pass)
-        tokens = sum(1 + len(accepted) for accepted in outcome.accepted)
-        known.exploring.tokens(tokens / count)
-        known.safety.tokens(tokens / count)
+        tokens = sum(1 + len(accepted) for accepted in outcome.accepted) / count
         if not self._asked:
-            for row in outcome.rows:
-                known.state(row).report.count("plain")
+            self._passed(outcome, known.seconds(count, width) / known.seconds(count, 1))
             return
         plain = known.seconds(count, 1)
-        taken = (sum(map(self._drafting, self._asked)) + known.seconds(count, width)) / plain
-        known.safety.lost(taken - tokens / count)
+        passed = known.seconds(count, width) / plain
+        taken = sum(map(self._drafting, self._asked)) / plain + passed
+        speed = self._speed
         if self._probing and not self._on_trial():
-            known.exploring.lost(min(max(0.0, taken - tokens / max(self._rate * plain, 1e-9)), MOST_LOST))
+            known.exploring.lost(min(max(0.0, taken - tokens / speed), MOST_LOST))
+        known.safety.lost(taken - tokens)
+        known.safety.passed(taken)
+        known.exploring.passed(taken)
         names = {asked.which: asked.name for asked in self._asked}
         drew = {draft.drafter for draft in outcome.drafts}
-        for asked in self._asked:
-            if not asked.costly and asked.levels:  # a free one that is offered and not wanted rests, longer each time
-                known.drafters[asked.name].offered(hopeless=asked.which not in drew and asked.chance < HOPELESS)
+        free = [asked for asked in self._asked if not asked.costly]
+        for asked in free:
+            self._offered(asked, outcome, passed, wanted=asked.which in drew)
+        self._serve(outcome, {asked.which for asked in free}, passed)
         for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
             name = "plain" if draft.drafter is None else names[draft.drafter]
             state = known.state(row)
-            state.report.count(name, len(draft.tree), probe=self._probing and draft.drafter is not None)
-            if draft.drafter is not None:
-                known.drafters[name].record(row).belief.observe(draft.tree, accepted, state.form(name).luck)
             state.rows = count
+            state.report.count(name, len(draft.tree), probe=self._probing and draft.drafter is not None)
             for asked in self._asked:
                 if row in asked.rows and (asked.name == name or asked.costly):
-                    mine = asked.name == name or draft.drafter is None
-                    self._learn(row, state, asked, draft.tree if mine else None, len(accepted), taken)
+                    self._learn(row, state, asked, draft, accepted, taken * speed)
+
+    def _passed(self, outcome: Outcome, taken: float) -> None:
+        """A step in which nobody was asked."""
+        known = self.known
+        known.safety.passed(taken)
+        known.exploring.passed(taken)
+        known.serving(outcome.rows[0]).add(0.0, 0.0, 1.0)
+        for row in outcome.rows:
+            known.state(row).report.count("plain")
 
     def _drafting(self, asked: _Asked) -> float:
         """Seconds of a call: as they are modelled, which strays less, where anything was drafted."""
-        if not asked.costly or not asked.levels or asked.stale:
-            return min(asked.seconds, MOST_LOST * self.known.seconds(len(asked.rows), 1))
-        return self.known.drafters[asked.name].times.seconds(asked.levels, len(asked.rows)) or asked.seconds
+        drafter, modelled = self.known.drafters[asked.name], None
+        if asked.costly and asked.levels:
+            modelled = drafter.times.seconds(asked.levels, len(asked.rows))
+        most = MOST_LOST if drafter.calls > FIRST_CALLS else 1.0
+        return min(modelled or asked.seconds, most * self.known.seconds(len(asked.rows), 1))
+
+    def _serve(self, outcome: Outcome, free: set[int], passed: float) -> None:
+        """Count what free drafters had for the rows."""
+        mine = [draft.drafter in free for draft in outcome.drafts]
+        count, tokens = len(mine), sum(len(a) for a, is_mine in zip(outcome.accepted, mine, strict=True) if is_mine)
+        self.known.serving(outcome.rows[0]).add(sum(mine) / count, tokens / count, passed)
+
+    def _offered(self, asked: _Asked, outcome: Outcome, passed: float, *, wanted: bool) -> None:
+        """A free drafter was asked; whether that is of use is the tokens it gained less what its time was worth."""
+        drafter, count = self.known.drafters[asked.name], len(outcome.rows)
+        gained = 0.0
+        if wanted:
+            mine = [d.drafter == asked.which for d in outcome.drafts]
+            gained = sum(len(a) for a, is_mine in zip(outcome.accepted, mine, strict=True) if is_mine) / count
+            gained -= passed - 1
+        use = drafter.record(outcome.rows[0]).use
+        use.add(gained - min(asked.seconds / self.known.seconds(count, 1), 1.0))
+        drafter.offered(wanted=wanted, useful=use.value > 0)
 
     def _learn(
-        self, row: Row, state: State, asked: _Asked, tree: DraftTree | None, accepted: int, taken: float
+        self, row: Row, state: State, asked: _Asked, draft: Draft, accepted: Sequence[int], worth_of_step: float
     ) -> None:
-        """What a draft brought one row, in a step that took so many plain passes; None: another one was verified."""
-        record, form = self.known.drafters[asked.name].record(row), state.form(asked.name)
+        """What a draft brought one row, in a step whose time was worth so many tokens of it."""
+        drafter, form = self.known.drafters[asked.name], state.form(asked.name)
+        record, tree, tokens = drafter.record(row), draft.tree, len(accepted)
+        mine = draft.drafter == asked.which
+        verified = mine or draft.drafter is None  # else another one's draft was
         on_trial = self.known.on_trial(record)
-        if on_trial:
-            lost = max(0.0, taken - 1 - (accepted if tree is not None else 0)) / len(asked.rows)
-            record.trial_loss += min(lost, TRIAL_LOSS / 3)
         record.drafts += 1
-        paid = tree is not None and accepted > taken - 1
-        form.probed(row.position, paid=paid, on_trial=on_trial, stale=asked.stale and self._probing)
-        if tree is None:
+        if on_trial:
+            lost = max(0.0, worth_of_step - 1 - (tokens if verified else 0)) / len(asked.rows)
+            record.trial_loss += min(lost, TRIAL_LOSS / 4)
+        form.probed(row.position, paid=verified and 1 + tokens > worth_of_step, on_trial=on_trial)
+        if not verified:
             return
-        # A short draft that was right to its end would have gone on being right for a while.
-        more = 2 if self._probing and asked.capped and accepted == tree.depth else 1
-        form.add(more * accepted, more * asked.levels, 1 + more * len(tree))
-        record.gain.add(more * accepted)
-        record.levels.add(more * asked.levels)
-        record.width.add(1 + more * len(tree))
+        # A draft that was right to the end of what was allowed would have gone on being right.
+        ended = not mine or tokens < tree.depth or asked.levels < asked.bound
+        for runs in (form.runs, record.runs):
+            runs.add(tokens, asked.levels, len(tree), ended=ended)
+        if mine:
+            drafted = asked.trees[asked.rows.index(row)]
+            record.belief.observe(tree, accepted, form.luck)
+            record.reach.observe(tree, drafted.depth, tokens)
 
     def _on_trial(self) -> bool:
         """Whether a drafter of this step is on trial: what that may lose is bounded by itself."""

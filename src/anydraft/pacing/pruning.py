@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 
 from anydraft.pacing.times import EDGES
 
 
 def worth(
-    chances: Sequence[Sequence[float]], rate: float, seconds: Callable[[int], float], least: int = 1
-) -> tuple[int, float]:
-    """The best width of a pass over several rows, and the tokens expected of it beyond one per row.
+    chances: Sequence[Sequence[float]], rate: float, ratios: Sequence[float], least: int = 1
+) -> tuple[int, float, float]:
+    """The best width of a pass over several rows: the one with the most tokens, less what its time is worth.
 
     Args:
         chances: per row the probabilities of its nodes.
-        rate: tokens per second, of all rows, that are had anyway: what a second is worth.
-        seconds: of a pass by width.
+        rate: what the time of a pass of one node is worth, in tokens of all rows.
+        ratios: by edge (`EDGES`), the time of a pass over that of a pass of one node.
         least: smallest width.
+
+    Returns:
+        the width, the tokens expected of it beyond one per row, and its value beyond one token per row.
     """
-    ordered = [sorted(row, reverse=True) for row in chances]
-    longest = 1 + max((len(row) for row in ordered), default=0)
-    best, best_score, best_tokens = 1, float("-inf"), 0.0
-    for width in [*(place for place in EDGES if place < longest), longest]:
-        tokens = sum(sum(row[: width - 1]) for row in ordered)
-        score = tokens - rate * seconds(width)
-        if width >= min(least, longest) and score > best_score:
-            best, best_score, best_tokens = width, score, tokens
-    return best, best_tokens
+    sums = [list(accumulate(sorted(filter(None, row), reverse=True))) for row in chances]
+    longest = 1 + max(map(len, sums), default=0)
+    least = min(least, longest)
+    best = (1, 0.0, float("-inf"))
+    for place, ratio in zip(EDGES, ratios, strict=True):
+        width = min(place, longest)
+        if width >= least:
+            tokens = sum(row[min(width - 1, len(row)) - 1] for row in sums if row) if width > 1 else 0.0
+            if tokens - rate * ratio > best[2]:
+                best = width, tokens, tokens - rate * ratio
+        if place >= longest:
+            break
+    return best
 
 
 def kept(chances: Sequence[float], width: int) -> list[int]:

@@ -26,6 +26,10 @@ STRAY = 0.3
 """Most that one measurement counts, as a logarithm."""
 
 
+TABLED = 8
+"""Passes of a width after which the table of all widths is made anew."""
+
+
 def edge(width: int) -> int:
     """The smallest edge that holds a width."""
     return EDGES[min(bisect_left(EDGES, width), len(EDGES) - 1)]
@@ -41,12 +45,17 @@ class _Ratio:
 
 @dataclass
 class _Passes:
-    """Times of passes of one number of rows; `unmeasured`: wider passes since the last one of a single node."""
+    """Times of passes of one number of rows.
+
+    `unmeasured`: wider passes since the last one of a single node; `table`: for every edge how many times as long as
+    one of one node, when it has been asked for since the last change.
+    """
 
     base: float | None = None
     count: int = 0
     unmeasured: int = 0
     ratios: dict[int, _Ratio] = field(default_factory=dict)
+    table: list[float] | None = None
 
 
 class PassTimes:
@@ -72,15 +81,19 @@ class PassTimes:
         if ratio is None:
             believed = error < math.log(1.3)  # else it may be slow only because it is the first
             passes.ratios[place] = _Ratio(max(0.0, log - passes.base), count=int(believed))
+            self._forget_tables()
             return
         if ratio.count == 0:
             ratio.log, ratio.count = max(0.0, min(ratio.log, log - passes.base)), 1
+            self._forget_tables()
             return
         clipped = min(max(error, -STRAY), STRAY)
         ratio.count += 1
         passes.unmeasured += 1
         # What is well known is more likely to have moved with everything else than by itself.
         ratio.log = max(0.0, ratio.log + clipped * max(1 / ratio.count, 0.03))
+        if ratio.count < TABLED or ratio.count % TABLED == 0:
+            self._forget_tables()
         passes.base += clipped * 0.12
 
     def seconds(self, rows: int, width: int) -> float | None:
@@ -89,6 +102,17 @@ class PassTimes:
         if plain is None:
             return None
         return plain * math.exp(self._log_ratio(self._of_rows.get(rows, _Passes()), rows, width))
+
+    def table(self, rows: int) -> tuple[float, list[float]]:
+        """Expected seconds of a pass of one node (1 before anything was seen), and by edge how many times that."""
+        passes = self._of_rows.setdefault(rows, _Passes())
+        if passes.table is None:
+            passes.table = [math.exp(log) for log in self._log_ratios(passes, rows)]
+        return self._plain(rows) or 1.0, passes.table
+
+    def _forget_tables(self) -> None:
+        for passes in self._of_rows.values():
+            passes.table = None
 
     def wants_plain(self, rows: int) -> bool:
         """Whether a pass of one node is due: with so many rows there were not two, or none for long."""
@@ -121,6 +145,23 @@ class PassTimes:
         count, base = min(known, key=lambda pair: abs(math.log(pair[0] / rows)))
         grown = self._interpolated(self._of_rows[count], rows / count) if rows > count else 0.0
         return math.exp(base + grown)
+
+    def _log_ratios(self, passes: _Passes, rows: int) -> list[float]:
+        """`_log_ratio` of every edge, in one sweep where widths were seen with so many rows."""
+        known = sorted((place, ratio.log) for place, ratio in passes.ratios.items() if ratio.count)
+        if not known:
+            return [self._log_ratio(passes, rows, place) for place in EDGES]
+        found = [0.0]
+        (low, low_log), upper = (1, 0.0), iter(known)
+        high, high_log = next(upper)
+        for place in EDGES[1:]:
+            if place > known[-1][0]:
+                found.append(self._interpolated(passes, place))
+                continue
+            while place > high:
+                (low, low_log), (high, high_log) = (high, high_log), next(upper)
+            found.append(low_log + (high_log - low_log) * math.log(place / low) / math.log(high / low))
+        return found
 
     def _log_ratio(self, passes: _Passes, rows: int, width: int) -> float:
         """Logarithm of a pass of this width over one of one node."""
@@ -155,6 +196,13 @@ class PassTimes:
         return math.log(ratio + slope * (width - last))
 
 
+YOUNG, UNLIKELY = 6.0, 0.6
+"""A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
+
+SLOW = 1.5
+"""Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is no level's."""
+
+
 class DraftTimes:
     """Seconds of a draft of one drafter, as a fixed part and one per level, for the number of rows at hand.
 
@@ -170,22 +218,14 @@ class DraftTimes:
 
     def observe(self, rows: int, levels: int, seconds: float) -> None:
         """Learn from one draft of so many levels (at least 1) for so many rows."""
-        first = self._sums.get(rows)
-        if first is not None and first[0] == 1 and first[3] / first[1] > 2 * seconds / levels:
-            del self._sums[rows]  # the first one had tables to build
+        expected = self.seconds(levels, rows) if rows in self._sums else None
+        if expected is not None and self._sums[rows][0] < YOUNG and seconds < UNLIKELY * expected:
+            del self._sums[rows]  # those before had tables to build
+        elif expected is not None:
+            seconds = min(seconds, SLOW * expected)
         sums = self._sums.setdefault(rows, [0.0] * 5)
-        if sums[0] > 1:
-            expected = self.seconds(levels, rows)
-            if expected is not None:
-                seconds = min(seconds, 2.5 * expected)
         for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
             sums[i] = sums[i] * self.DECAY + value
-
-    def anew(self) -> DraftTimes:
-        """These times without the drafts."""
-        times = DraftTimes()
-        times._start, times._starts = self._start, self._starts
-        return times
 
     def observe_start(self, seconds: float, tokens: int) -> None:
         """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
