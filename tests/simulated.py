@@ -87,15 +87,17 @@ class World:
         return trees
 
     def _tree(self, drafter: Simulated, row: Row, bound: Bounds) -> DraftTree:
-        tokens, scores, total = [], [], 0.0
+        tokens, scores, masses, total = [], [], [], 0.0
         for ahead in range(min(bound.depth, bound.nodes, row.remaining - 1)):
+            masses.append(math.exp(total))
             right = drafter.right(row.position + ahead)
             total += math.log(max(drafter.stated(right), 1e-9))
             tokens.append(RIGHT if self.rng.random() < right else 0)
             scores.append(total)
             if math.exp(total) < bound.min_mass:
                 break
-        return DraftTree(tuple(tokens), tuple(range(-1, len(tokens) - 1)), tuple(scores), levels=len(tokens))
+        parents = tuple(range(-1, len(tokens) - 1))
+        return DraftTree(tuple(tokens), parents, tuple(scores), levels=len(tokens), masses=tuple(masses))
 
     def run(self, pacing: Pacing, tokens: int, rows: int = 1) -> float:
         """Decode so many tokens in each of some rows; the speed, as a multiple of plain decoding's."""

@@ -77,12 +77,13 @@ class Crew:
         if not len(hidden):
             return
         for i, reader in self._readers.items():
-            if i not in self._broken:
-                unread = self._unread[i].setdefault(row, [])
-                if reader.hidden == "last":
-                    unread[:] = [hidden[-1:]]
-                else:
-                    unread.append(hidden)
+            unread = self._unread[i]
+            if i in self._broken:
+                continue
+            if row in unread and reader.hidden == "all":
+                unread[row].append(hidden)
+            else:
+                unread[row] = [hidden if reader.hidden == "all" else hidden[-1:]]
 
     def propose(self, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """One checked draft per row; empty ones when the drafter breaks, now or before."""
@@ -146,13 +147,14 @@ class Crew:
     def _checked(self, row: Row, tree: DraftTree, limit: int) -> DraftTree:
         if not isinstance(tree, DraftTree):
             raise DraftError(f"returned {type(tree).__name__} instead of a DraftTree")
-        if any(not isinstance(token, Integral) for token in tree.tokens):
+        if not {*map(type, tree.tokens)} <= {int} and any(not isinstance(token, Integral) for token in tree.tokens):
             raise DraftError(f"proposed token ids that are no integers, such as {tree.tokens[0]!r}")
         if tree.tokens and not 0 <= min(tree.tokens) <= max(tree.tokens) < self.target.vocab_size:
             raise DraftError(f"proposed token ids outside the target's vocabulary of {self.target.vocab_size}")
         if tree.scores is not None and (
             len(tree.scores) != len(tree)
-            or any(not isinstance(score, Real) or math.isnan(score) for score in tree.scores)
+            or (not {*map(type, tree.scores)} <= {float} and any(not isinstance(score, Real) for score in tree.scores))
+            or any(map(math.isnan, tree.scores))
         ):
             raise DraftError("gave scores that are not numbers (NaN), or not one for each token")
         if self.verification == "rejection" and row.processors.sample and not {*tree.parents} <= {*(tree.probs or {})}:

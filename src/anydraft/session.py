@@ -94,12 +94,13 @@ class Session:
         verified = time.perf_counter()
         steps = [self._commit(row, draft, logits, greedy) for row, draft in zip(rows, drafts, strict=True)]
         if hidden is not None:
-            for i, step in enumerate(steps):
+            for states, step in zip(hidden.unbind(), steps, strict=True):
                 if step.row.finish_reason is None:
-                    self.crew.hear(step.row, hidden[i, [0, *(node + 1 for node in step.accepted)]])
+                    kept = [0, *(node + 1 for node in step.accepted)]
+                    self.crew.hear(step.row, states if len(states) == 1 else states[kept])
         ended = time.perf_counter()
-        kept = [step.accepted for step in steps]
-        self.pacing.observe(Outcome(rows, drafts, kept, drafted - started - reading, ended - drafted))
+        accepted = [step.accepted for step in steps]
+        self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted))
         self._spread("seconds_draft", drafted - started)
         self._spread("seconds_convert", self.crew.seconds_convert - converting)
         self._spread("seconds_verify", verified - drafted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from weakref import WeakKeyDictionary
 
 from anydraft.row import Row
@@ -38,6 +39,12 @@ class _Index:
                 if found is not None:
                     return found, size
         return None
+
+
+@cache
+def _scores(size: int, length: int) -> tuple[float, ...]:
+    """Log scores of a chain of so many tokens behind a match of so many."""
+    return tuple((step + 1) * math.log(size / (size + 1)) for step in range(length))
 
 
 class LookupDrafter:
@@ -71,16 +78,15 @@ class LookupDrafter:
             index = self._rows[row]
             index.extend(row.tokens[len(index.tokens) - len(row.prompt) :])
             match = index.match()
-            draft: list[int] = []
-            scores: list[float] = []
-            if match is not None:
-                found, size = match
-                for step in range(min(bound.depth, bound.nodes)):
-                    source = found + step
-                    known = len(index.tokens)
-                    draft.append(index.tokens[source] if source < known else draft[source - known])
-                    scores.append((step + 1) * math.log(size / (size + 1)))
-            drafts.append(DraftTree(tuple(draft), tuple(range(-1, len(draft) - 1)), tuple(scores)))
+            length = min(bound.depth, bound.nodes)
+            if match is None or length <= 0:
+                drafts.append(DraftTree.EMPTY)
+                continue
+            found, size = match
+            copied = index.tokens[found : found + length]
+            while len(copied) < length:
+                copied += copied[: length - len(copied)]
+            drafts.append(DraftTree(tuple(copied), tuple(range(-1, length - 1)), _scores(size, length)))
         return drafts
 
     def stop(self, rows: Sequence[Row]) -> None:

@@ -31,6 +31,10 @@ DEEPEST_DEBT = 6.0
 """Plain passes (and one a row) behind plain decoding at which a drafter that seems to pay is no longer believed."""
 
 
+LONGEST_WAIT = 16
+"""Most steps that go by without a question once it was decided that no costly drafter pays and none is due."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The most that is ever drafted for a single row; for more rows it is less.
@@ -122,7 +126,7 @@ def _offer(
     """What a costly drafter would bring, for as many rows as pay; None if it is unknown or free."""
     rows, count, name = now.rows, len(now.rows), crew.names[which]
     drafter = known.drafters.get(name)
-    if drafter is None or known.free(name, count) or not drafter.times.step(count):
+    if drafter is None or drafter.free or not drafter.times.step(count):
         return None
     drafts = [known.expected(row, name) for row in rows]
     order = sorted(range(count), key=lambda i: free[i] - drafts[i].gain)
@@ -149,21 +153,30 @@ def length(row: Row) -> int:
     return len(row.prompt) + len(row.tokens)
 
 
-def due(known: Knowledge, now: Now, crew: Crew) -> Choice | None:
-    """A costly drafter and rows for which it is time to look again; None when there is none, or no means."""
+def due(known: Knowledge, now: Now, crew: Crew) -> tuple[Choice | None, int]:
+    """A costly drafter and rows for which it is time to look again; None when there is none, or no means.
+
+    Returns:
+        the choice, and if it is None the steps until there may be one.
+    """
     candidates: list[tuple[float, int, int]] = []
-    rows, count = now.rows, len(now.rows)
+    rows, count, wait = now.rows, len(now.rows), LONGEST_WAIT
+    most = OVERDRAFT if known.safety.debt < -OVERDRAFT else 1.0
     for which in crew.working:
         name = crew.names[which]
         drafter = known.drafters.get(name)
-        if known.free(name, count):
+        if drafter is None:
+            candidates += [(-math.inf, which, i) for i in range(count)]
+            continue
+        if drafter.free:
             continue
         met = any(crew.met(which, row) for row in rows)
         for i, row in enumerate(rows):
-            if drafter is None:
-                candidates.append((-math.inf, which, i))
+            if met and not crew.met(which, row):
                 continue
-            if known.form(row, name).due > row.position or (met and not crew.met(which, row)):
+            ahead = known.form(row, name).due - row.position
+            if ahead > 0:
+                wait = min(wait, ahead)
                 continue
             start = 0.0 if met else drafter.times.start(length(row)) / now.plain
             record = drafter.record(row)
@@ -175,14 +188,17 @@ def due(known: Knowledge, now: Now, crew: Crew) -> Choice | None:
             drafting = drafter.times.seconds(levels, 1) or (drafter.call.value if drafter.call else 0.0)
             taken = drafting / now.plain + start + now.passes(min(draft.width, levels))
             loss = taken - (count + draft.gain) / now.worth
-            if known.exploring.allows(loss, OVERDRAFT if known.safety.debt < -OVERDRAFT else 1.0):
+            if known.exploring.allows(loss, most):
                 candidates.append((loss, which, i))
+            else:
+                owed = min(known.exploring.debt, known.exploring.debt + loss - most)
+                wait = min(wait, math.ceil(owed / known.exploring.share))
     if not candidates:
-        return None
+        return None, wait
     _, which, first = min(candidates)
     # Others who have met the drafter come along: that costs little more and tells much more.
     others = [i for _, who, i in candidates if who == which and i != first and crew.met(which, rows[i])]
-    return Choice(which, sorted([first, *others]))
+    return Choice(which, sorted([first, *others])), 0
 
 
 def due_free(known: Knowledge, now: Now, crew: Crew, drafts: Sequence[Draft]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -22,9 +21,6 @@ TRIAL_DRAFTS, TRIAL_LOSS = 8, 8.0
 
 They are spread over the text, whose beginning is often harder to guess than what follows.
 """
-
-RESTS, LONGEST_REST = 3, 16
-"""Steps that go by without asking once it was decided that nobody pays and nobody is due."""
 
 GAINS_IN_HAND = 8.0
 """Plain passes gained by drafts that are remembered."""
@@ -65,13 +61,10 @@ class Knowledge:
         """Expected seconds of a pass; 1 before anything was seen."""
         return self.times.seconds(rows, width) or 1.0
 
-    def free(self, name: str, rows: int) -> bool:
-        """Whether a drafter's calls take next to no time."""
-        known = self.drafters.get(name)
-        if known is None or known.call is None:
-            return False
-        known.free = known.call.value < (NOT_FREE if known.free else FREE) * self.seconds(rows, 1)
-        return known.free
+    def price(self, drafter: Experience, rows: int) -> None:
+        """Say whether a drafter's calls take next to no time."""
+        if drafter.call is not None:
+            drafter.free = drafter.call.value < (NOT_FREE if drafter.free else FREE) * self.seconds(rows, 1)
 
     def state(self, row: Row) -> State:
         """What is known of a row."""
@@ -91,16 +84,6 @@ class Knowledge:
     def serving(self, row: Row) -> Serving:
         """What free drafters had of late under the row's kind of sampling."""
         return self._serving.setdefault(kind(row), Serving())
-
-    def rest(self, names: Iterable[str], rows: int) -> int:
-        """How many steps may go by without asking anybody: until a probe can be paid for, or a free drafter wakes."""
-        in_hand = self.safety.debt < -1
-        steps = RESTS if in_hand else min(max(RESTS, int(self.exploring.debt / self.exploring.share)), LONGEST_REST)
-        free = [self.drafters[name] for name in names if self.free(name, rows)]
-        steps = min([steps, *(drafter.rests for drafter in free)])
-        for drafter in free:
-            drafter.rests -= steps
-        return steps
 
     @staticmethod
     def on_trial(record: Record) -> bool:

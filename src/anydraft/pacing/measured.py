@@ -84,35 +84,45 @@ class Measured:
         self._asked: list[_Asked] = []
         self._probing = False
         self._speed = 1.0
-        self._rests = 0
+        self._idle = False
+        self._wait = 0
         self._rows = 0
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """One draft per row, from whoever pays best, or from nobody."""
-        self._asked, self._probing = [], False
-        if self._rests and self._rows == len(rows) and rows[0].tokens:
-            self._rests -= 1
-            return [NO_DRAFT] * len(rows)
-        self._rests, self._rows = 0, len(rows)
+        self._asked, self._probing, self._idle = [], False, False
         count, known = len(rows), self.known
         drafts = [NO_DRAFT] * count
-        if not crew.working or known.times.wants_plain(count):
-            return drafts  # a plain pass, against which the others are measured
+        if self._rows != count or not rows[0].tokens:
+            self._rows, self._wait = count, 0
+        waits = self._wait > 0
+        self._wait -= waits
+        awake = []
+        for which in crew.working:
+            drafter = known.drafters.get(crew.names[which])
+            if drafter is not None and drafter.free and not drafter.resting():
+                awake.append(which)
+        self._idle = waits and not awake
+        if self._idle or not crew.working or known.times.wants_plain(count):
+            return drafts  # at times a plain pass, against which the others are measured
         now = Now.of(known, rows)
         chances: list[list[float]] = [[] for _ in rows]
-        for which in crew.working:
-            name = crew.names[which]
-            if known.free(name, count) and not known.drafters[name].resting():
-                self._ask_free(which, crew, now, drafts, chances)
-        width, tokens, _ = worth(chances, now.worth, now.ratios)
-        free = [sum(sorted(row, reverse=True)[: width - 1]) for row in chances] if tokens else [0.0] * count
-        choice, value = best(known, now, crew, free, width)
-        now, self._speed = replace(now, worth=value), value / count
-        if choice is None:
-            choice = due(known, now, crew)
-            self._probing = choice is not None or (width == 1 and due_free(known, now, crew, drafts))
-            if choice is None and not self._asked:
-                self._rests = known.rest(crew.names, count)
+        for which in awake:
+            self._ask_free(which, crew, now, drafts, chances)
+        width, free = 1, [0.0] * count
+        if any(chances):
+            width, tokens, _ = worth(chances, now.worth, now.ratios)
+            free = [sum(sorted(row, reverse=True)[: width - 1]) for row in chances] if tokens else free
+        choice = None
+        if not waits:
+            choice, value = best(known, now, crew, free, width)
+            now = replace(now, worth=value)
+            if choice is None:
+                choice, self._wait = due(known, now, crew)
+                self._probing = choice is not None
+        if choice is None and width == 1 and any(chances) and due_free(known, now, crew, drafts):
+            self._probing = True
+        self._speed = now.worth / count
         if choice is not None:
             chosen, name = [rows[i] for i in choice.places], crew.names[choice.which]
             bounds = [
@@ -124,6 +134,8 @@ class Measured:
             return drafts  # there is one width, or what is verified must not depend on what was drawn
         if choice is not None or self._probing:
             width = worth(chances, now.worth, now.ratios, least=3 if self._probing else 1)[0]
+        elif not any(chances):
+            return drafts
         return [
             draft
             if len(draft.tree) < width
@@ -140,7 +152,8 @@ class Measured:
         bounds = [self.limits.bounds(count, self.limits.depth, 0.0)] * count
         trees = self._ask(crew, which, now.rows, bounds)
         self._take(which, range(count), now.rows, trees, drafts, chances, least=UNLIKELY)
-        self._asked[-1].seconds = time.perf_counter() - started - (crew.seconds_start - reading)
+        reading = crew.seconds_start - reading
+        self._asked[-1].seconds = time.perf_counter() - started - reading
 
     def _ask(self, crew: Crew, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """Drafts of one drafter, timed."""
@@ -160,10 +173,11 @@ class Measured:
             elif self._probing:
                 self.known.exploring.lost(passes)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
-        drafter.called(count, levels, crew.seconds_last)
-        costly = not self.known.free(name, count)
+        seconds = crew.seconds_last + (0.0 if new else crew.seconds_start - reading)
+        drafter.called(count, levels, seconds)
+        self.known.price(drafter, count)
         bound = max(bound.depth for bound in bounds)
-        self._asked.append(_Asked(which, name, rows, trees, levels, bound, crew.seconds_last, costly))
+        self._asked.append(_Asked(which, name, rows, trees, levels, bound, seconds, not drafter.free))
         return trees
 
     def _take(
@@ -189,7 +203,7 @@ class Measured:
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
         known, count, width = self.known, len(outcome.rows), outcome.width
-        if self._rests % 4:  # of many plain passes every fourth tells enough
+        if self._idle and self._wait % 4:  # of many plain passes every fourth tells enough
             self._passed(outcome, 1.0)
             return
         known.times.observe(count, width, outcome.seconds_pass)
