@@ -18,11 +18,15 @@ from anydraft.pacing.times import EDGES
 from anydraft.row import Row
 from anydraft.tree import Bounds
 
-ADVANTAGE = 0.01
-"""Tokens of a row by which drafting must be expected to be better than not drafting."""
+ADVANTAGE, PATIENCE = 0.01, 0.1
+"""Tokens of a row by which drafting must be expected to be better than not drafting; and by which it may be expected to be
+worse while earlier drafts have gained more than that, for it may be bad luck."""
 
 FIRST, PROBE = 3, 6
 """Levels of a drafter's very first draft, and at most of a later one that is made to find out."""
+
+DARING = 0.5
+"""Share of the least mass of a level at which a draft that is made to find out still goes on."""
 
 OVERDRAFT = 3.0
 """Plain passes of debt with probes that are allowed when drafts have gained more than that before."""
@@ -112,7 +116,8 @@ def best(
     offers = [offer for which in crew.working if (offer := _offer(known, now, crew, which, free, width)) is not None]
     for offer in offers:
         worth = max(worth, count * serving.with_other(offer.tokens / count, offer.passes))
-    found, most = None, count * (1 + ADVANTAGE) + sum(free) - worth * now.passes(width)
+    margin = -PATIENCE if known.safety.debt < -1 else ADVANTAGE
+    found, most = None, count * (1 + margin) + sum(free) - worth * now.passes(width)
     for offer in offers:
         value = offer.tokens - worth * offer.passes
         if value > most:
@@ -140,7 +145,7 @@ def _offer(
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
             starting += drafter.times.start(length(rows[i])) * (1 + gain) / max(1, rows[i].remaining)
         levels, wide = max(levels, drafts[i].levels), max(wide, drafts[i].width)
-        drafting = (drafter.times.seconds(levels, place) or 0.0) + starting
+        drafting = (drafter.times.seconds(levels, place) or 0.0) + starting + known.deciding.value
         passes = drafting / now.plain + now.passes(wide)
         value = tokens - now.worth * passes
         if value > most:
@@ -220,11 +225,11 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     if drafter is None or step is None:
         return limits.bounds(rows, FIRST, 0.1)
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
-    hits = now.worth * step / rows
-    if hits < 1 and (probing or known.on_trial(record)):
-        # How far it is right is to be found out, whatever it says.
-        left = max(1, int((TRIAL_LOSS - record.trial_loss) / step))
-        return limits.bounds(rows, min(PROBE, left) if known.on_trial(record) else PROBE, 0.1)
     # A further level is worth its time if it brings a token often enough.
-    bounds = limits.bounds(rows, limits.deep(draft.gain), record.reach.least_mass(hits))
+    hits = now.worth * step / rows
+    least = record.reach.least_mass(hits)
+    if hits < 1 and (probing or known.on_trial(record)):
+        left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
+        return limits.bounds(rows, min(PROBE, left), DARING * least)
+    bounds = limits.bounds(rows, limits.deep(draft.gain), least)
     return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

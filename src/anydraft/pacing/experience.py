@@ -17,7 +17,7 @@ from anydraft.row import Row
 HOPE = 0.3
 """Tokens that a draft of an unknown drafter is expected to bring."""
 
-GENERAL = 3.0
+GENERAL = 5.0
 """What was made of other rows counts like so many drafts of this one."""
 
 FADING, FADING_GENERAL = 0.88, 0.97
@@ -54,7 +54,7 @@ class Mean:
     @property
     def value(self) -> float:
         """The mean."""
-        return self.total / self.weight
+        return self.total / self.weight if self.weight else 0.0
 
 
 @dataclass(slots=True)

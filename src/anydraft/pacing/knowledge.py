@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from anydraft.pacing.experience import Expected, Experience, Form, Record, kind
+from anydraft.pacing.experience import Expected, Experience, Form, Mean, Record, kind
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.report import PacingReport
 from anydraft.pacing.serving import Serving
@@ -43,6 +43,7 @@ class Knowledge:
     """Times, drafters by name, rows, and what was lost and gained.
 
     Attributes:
+        deciding: seconds that a step with a costly drafter takes beside drafts and pass.
         depth: levels of the deepest draft.
         exploring: what probes lost against the best that was known.
         safety: what drafting lost against plain decoding, or gained.
@@ -53,7 +54,8 @@ class Knowledge:
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
         self.exploring = Ledger(overhead)
-        self.safety = Ledger(3 * overhead, bank=GAINS_IN_HAND)
+        self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND)
+        self.deciding = Mean.of(0.0, 0.0)
         self._serving: dict[float, Serving] = {}
         self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()
 

@@ -39,8 +39,8 @@ UNLIKELY = 0.01
 class _Asked:
     """One call of a drafter in the step at hand.
 
-    `seconds`: with what it took to weigh the drafts, for a free one; `depths`: of the drafts, by row; `bound`: levels
-    that were allowed.
+    `seconds`: with what it took to read what is new of known rows, and for a free one to weigh its drafts; `call`:
+    without that; `bound`: levels that were allowed.
     """
 
     which: int
@@ -49,6 +49,7 @@ class _Asked:
     trees: Sequence[DraftTree]
     levels: int
     bound: int
+    call: float
     seconds: float
     costly: bool
 
@@ -75,7 +76,7 @@ class Measured:
         *,
         branch: int = 8,
         min_node: float = 0.007,
-        overhead: float = 0.01,
+        overhead: float = 0.015,
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
@@ -84,7 +85,7 @@ class Measured:
         self._asked: list[_Asked] = []
         self._probing = False
         self._speed = 1.0
-        self._idle = False
+        self._idle = self._plainly = False
         self._wait = 0
         self._rows = 0
 
@@ -177,7 +178,7 @@ class Measured:
         drafter.called(count, levels, seconds)
         self.known.price(drafter, count)
         bound = max(bound.depth for bound in bounds)
-        self._asked.append(_Asked(which, name, rows, trees, levels, bound, seconds, not drafter.free))
+        self._asked.append(_Asked(which, name, rows, trees, levels, bound, crew.seconds_last, seconds, not drafter.free))
         return trees
 
     def _take(
@@ -202,18 +203,22 @@ class Measured:
 
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
+        started = time.perf_counter()
         known, count, width = self.known, len(outcome.rows), outcome.width
+        plainly, self._plainly = self._plainly, width == 1 and not any(asked.costly for asked in self._asked)
         if self._idle and self._wait % 4:  # of many plain passes every fourth tells enough
             self._passed(outcome, 1.0)
             return
-        known.times.observe(count, width, outcome.seconds_pass)
+        if plainly or width > 1:  # a plain pass after a draft finds the caches of the machine full of other things
+            known.times.observe(count, width, outcome.seconds_pass)
         tokens = sum(1 + len(accepted) for accepted in outcome.accepted) / count
         if not self._asked:
             self._passed(outcome, known.seconds(count, width) / known.seconds(count, 1))
             return
         plain = known.seconds(count, 1)
         passed = known.seconds(count, width) / plain
-        taken = sum(map(self._drafting, self._asked)) / plain + passed
+        costly = any(asked.costly for asked in self._asked)
+        taken = (sum(map(self._drafting, self._asked)) + costly * known.deciding.value) / plain + passed
         speed = self._speed
         if self._probing and not self._on_trial():
             known.exploring.lost(min(max(0.0, taken - tokens / speed), MOST_LOST))
@@ -234,6 +239,9 @@ class Measured:
             for asked in self._asked:
                 if row in asked.rows and (asked.name == name or asked.costly):
                     self._learn(row, state, asked, draft, accepted, taken * speed)
+        if costly:
+            deciding = max(0.0, outcome.seconds_draft - sum(asked.call for asked in self._asked))
+            known.deciding.add(min(deciding + time.perf_counter() - started, plain))
 
     def _passed(self, outcome: Outcome, taken: float) -> None:
         """A step in which nobody was asked."""

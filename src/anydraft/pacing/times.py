@@ -22,9 +22,15 @@ GUESSED_SLOPE = 0.02
 REFRESH = 128
 """Passes with drafts until one without is made, against which they can be measured."""
 
+FIRST_PLAIN, SURE = 3, 16
+"""Passes of one node that are made first; and up to which their time is still found out rather than changing."""
+
 STRAY = 0.3
 """Most that one measurement counts, as a logarithm."""
 
+
+SELDOM = 8
+"""Passes of a width up to which a shorter time of a wider one is believed rather than its own."""
 
 TABLED = 8
 """Passes of a width after which the table of all widths is made anew."""
@@ -115,9 +121,9 @@ class PassTimes:
             passes.table = None
 
     def wants_plain(self, rows: int) -> bool:
-        """Whether a pass of one node is due: with so many rows there were not two, or none for long."""
+        """Whether a pass of one node is due: with so many rows there were too few, or none for long."""
         passes = self._of_rows.get(rows)
-        return passes is None or passes.count < 2 or passes.unmeasured >= REFRESH
+        return passes is None or passes.count < FIRST_PLAIN or passes.unmeasured >= REFRESH
 
     def seen(self, rows: int) -> list[int]:
         """Widths (edges) of which passes were seen."""
@@ -132,7 +138,12 @@ class PassTimes:
         elif passes.count == 2:
             passes.base = min(passes.base, log)  # of two, the slower one may have been the first of its shape
         else:
-            passes.base += min(max(log - passes.base, -STRAY), STRAY) * max(1 / passes.count, 0.1)
+            moved = min(max(log - passes.base, -STRAY), STRAY) * max(1 / passes.count, 0.1)
+            passes.base += moved
+            if passes.count <= SURE:  # it was not that everything changed: less was known
+                for ratio in passes.ratios.values():
+                    ratio.log = max(0.0, ratio.log - moved)
+                passes.table = None
 
     def _plain(self, rows: int) -> float | None:
         """Seconds of a pass of one node: of so many rows, else guessed from the nearest number of rows."""
@@ -146,9 +157,24 @@ class PassTimes:
         grown = self._interpolated(self._of_rows[count], rows / count) if rows > count else 0.0
         return math.exp(base + grown)
 
+    @staticmethod
+    def _known(passes: _Passes) -> list[tuple[int, float]]:
+        """Widths seen and the logarithms of their ratios.
+
+        One that was seen seldom, and costs more a node than the wider one after it, is taken for that: its first passes
+        may have made kernels, and nobody would look again at a width that seems dear.
+        """
+        known = sorted((place, ratio.log, ratio.count) for place, ratio in passes.ratios.items() if ratio.count)
+        found: list[tuple[int, float]] = []
+        least = math.inf
+        for place, log, count in reversed(known):
+            least = min(least, log) if count < SELDOM else log
+            found.append((place, min(log, least)))
+        return found[::-1]
+
     def _log_ratios(self, passes: _Passes, rows: int) -> list[float]:
         """`_log_ratio` of every edge, in one sweep where widths were seen with so many rows."""
-        known = sorted((place, ratio.log) for place, ratio in passes.ratios.items() if ratio.count)
+        known = self._known(passes)
         if not known:
             return [self._log_ratio(passes, rows, place) for place in EDGES]
         found = [0.0]
@@ -182,7 +208,7 @@ class PassTimes:
         """Between the widths seen, by the logarithm of the width; beyond them by a guessed slope."""
         if width <= 1:
             return 0.0
-        known = [(1, 0.0), *sorted((place, ratio.log) for place, ratio in passes.ratios.items() if ratio.count)]
+        known = [(1, 0.0), *PassTimes._known(passes)]
         for (low, low_log), (high, high_log) in pairwise(known):
             if low < width <= high:
                 if edge(math.ceil(width)) == high:
