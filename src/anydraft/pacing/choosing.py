@@ -25,7 +25,7 @@ worse while earlier drafts have gained more than that, for it may be bad luck.""
 FIRST, PROBE = 3, 6
 """Levels of a drafter's very first draft, and at most of a later one that is made to find out."""
 
-DARING = 0.5
+DARING = 0.7
 """Share of the least mass of a level at which a draft that is made to find out still goes on."""
 
 OVERDRAFT = 3.0

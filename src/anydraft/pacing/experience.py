@@ -133,8 +133,11 @@ class Form:
         limited = min(1.0, depth / max(levels, 1e-9))
         return Expected(gain * (1 - beyond), levels * limited, 1 + nodes * limited)
 
-    def probed(self, position: int, *, paid: bool, on_trial: bool) -> None:
-        """Set when the next probe is due."""
+    def probed(self, position: int, *, paid: bool, on_trial: bool, warm: bool) -> None:
+        """Set when the next probe is due: at once, if the drafter had not drafted in the step before."""
+        if not warm:
+            self.due = position
+            return
         if on_trial:
             self.gap = TRIAL_GAP
         else:
@@ -148,6 +151,7 @@ class Experience:
     Attributes:
         times: of its drafts by level, and of reading a prompt.
         call: seconds of a call, whatever came of it.
+        settled: whether a call was timed that followed another one at once.
         rests: steps in which it is passed over from now on, if free.
         free: whether calls take next to no time; then it is asked at every step.
     """
@@ -157,7 +161,7 @@ class Experience:
         self.call: Mean | None = None
         self.calls = 0
         self.rests = self._rest = 0
-        self.free = False
+        self.free = self.settled = False
         self._records: dict[float, Record] = {}
 
     def record(self, row: Row) -> Record:
@@ -176,8 +180,12 @@ class Experience:
         self._rest = 0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
         self.rests = self._rest
 
-    def called(self, rows: int, levels: int, seconds: float) -> None:
-        """Learn from one call."""
+    def called(self, rows: int, levels: int, seconds: float, *, warm: bool) -> None:
+        """Learn from one call.
+
+        One that does not follow another at once finds the machine's caches full of other things, and may have to catch up:
+        it says little of calls in a row, and counts only until there was one of those.
+        """
         self.calls += 1
         if self.call is None:
             self.call = Mean.of(seconds, 1.0, 0.9)
@@ -185,8 +193,12 @@ class Experience:
             self.call = Mean.of(min(seconds, self.call.value), 1.0, 0.9)
         else:
             self.call.add(min(seconds, 4 * self.call.value))
-        if levels:
-            self.times.observe(rows, levels, seconds)
+        if not levels or (self.settled and not warm):
+            return
+        if warm and not self.settled:
+            self.settled = True
+            self.times.forget()
+        self.times.observe(rows, levels, seconds)
 
 
 def kind(row: Row) -> float:

@@ -76,13 +76,14 @@ class Measured:
         *,
         branch: int = 8,
         min_node: float = 0.007,
-        overhead: float = 0.015,
+        overhead: float = 0.012,
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
         self.known = Knowledge(overhead, depth) if known is None else known
         # Of the step at hand:
         self._asked: list[_Asked] = []
+        self._before: set[int] = set()
         self._probing = False
         self._speed = 1.0
         self._idle = self._plainly = False
@@ -91,6 +92,7 @@ class Measured:
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """One draft per row, from whoever pays best, or from nobody."""
+        self._before = {asked.which for asked in self._asked}
         self._asked, self._probing, self._idle = [], False, False
         count, known = len(rows), self.known
         drafts = [NO_DRAFT] * count
@@ -175,7 +177,7 @@ class Measured:
                 self.known.exploring.lost(passes)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
         seconds = crew.seconds_last + (0.0 if new else crew.seconds_start - reading)
-        drafter.called(count, levels, seconds)
+        drafter.called(count, levels, seconds, warm=which in self._before and not new)
         self.known.price(drafter, count)
         bound = max(bound.depth for bound in bounds)
         self._asked.append(_Asked(which, name, rows, trees, levels, bound, crew.seconds_last, seconds, not drafter.free))
@@ -291,7 +293,8 @@ class Measured:
         if on_trial:
             lost = max(0.0, worth_of_step - 1 - (tokens if verified else 0)) / len(asked.rows)
             record.trial_loss += min(lost, TRIAL_LOSS / 4)
-        form.probed(row.position, paid=verified and 1 + tokens > worth_of_step, on_trial=on_trial)
+        warm = asked.which in self._before
+        form.probed(row.position, paid=verified and 1 + tokens > worth_of_step, on_trial=on_trial, warm=warm)
         if not verified:
             return
         # A draft that was right to the end of what was allowed would have gone on being right.

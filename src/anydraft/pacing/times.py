@@ -253,6 +253,10 @@ class DraftTimes:
         for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
             sums[i] = sums[i] * self.DECAY + value
 
+    def forget(self) -> None:
+        """Forget all drafts."""
+        self._sums.clear()
+
     def observe_start(self, seconds: float, tokens: int) -> None:
         """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
         each = seconds / max(1, tokens)
