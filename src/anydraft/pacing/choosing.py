@@ -28,8 +28,8 @@ FIRST, PROBE = 3, 6
 DARING = 0.7
 """Share of the least mass of a level at which a draft that is made to find out still goes on."""
 
-OVERDRAFT = 3.0
-"""Plain passes of debt with probes that are allowed when drafts have gained more than that before."""
+OVERDRAFT, YOUNG = 3.0, 48
+"""Plain passes of debt with probes that are allowed for a drafter of fewer drafts than the second."""
 
 DEEPEST_DEBT = 6.0
 """Plain passes (and one a row) behind plain decoding at which a drafter that seems to pay is no longer believed."""
@@ -116,10 +116,10 @@ def best(
     offers = [offer for which in crew.working if (offer := _offer(known, now, crew, which, free, width)) is not None]
     for offer in offers:
         worth = max(worth, count * serving.with_other(offer.tokens / count, offer.passes))
-    margin = -PATIENCE if known.safety.debt < -1 else ADVANTAGE
-    found, most = None, count * (1 + margin) + sum(free) - worth * now.passes(width)
+    found, most = None, count + sum(free) - worth * now.passes(width)
     for offer in offers:
-        value = offer.tokens - worth * offer.passes
+        in_hand = known.drafters[crew.names[offer.which]].record(now.rows[0]).gains.debt < -1
+        value = offer.tokens - worth * offer.passes + count * (PATIENCE if in_hand else -ADVANTAGE)
         if value > most:
             found, most = offer, value
     return found, worth if found is not None else now.worth
@@ -166,7 +166,6 @@ def due(known: Knowledge, now: Now, crew: Crew) -> tuple[Choice | None, int]:
     """
     candidates: list[tuple[float, int, int]] = []
     rows, count, wait = now.rows, len(now.rows), LONGEST_WAIT
-    most = OVERDRAFT if known.safety.debt < -OVERDRAFT else 1.0
     for which in crew.working:
         name = crew.names[which]
         drafter = known.drafters.get(name)
@@ -193,7 +192,8 @@ def due(known: Knowledge, now: Now, crew: Crew) -> tuple[Choice | None, int]:
             drafting = drafter.times.seconds(levels, 1) or (drafter.call.value if drafter.call else 0.0)
             taken = drafting / now.plain + start + now.passes(min(draft.width, levels))
             loss = taken - (count + draft.gain) / now.worth
-            if known.exploring.allows(loss, most):
+            most = OVERDRAFT if record.drafts < YOUNG else 1.0
+            if record.gains.debt + loss <= -1 or known.exploring.allows(loss, most):
                 candidates.append((loss, which, i))
             else:
                 owed = min(known.exploring.debt, known.exploring.debt + loss - most)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import Reach
 from anydraft.pacing.times import DraftTimes
 from anydraft.row import Row
@@ -23,10 +24,13 @@ GENERAL = 5.0
 FADING, FADING_GENERAL = 0.88, 0.97
 """What a draft counts after the next: of the row, of all rows."""
 
+GAINS_IN_HAND = 8.0
+"""Plain passes gained by drafts that are remembered."""
+
 FIRST_GAP, LONGEST_GAP = 4, 48
 """Tokens from a probe that did not pay to the next."""
 
-TRIAL_GAP = 8
+TRIAL_GAP = 16
 """Tokens between drafts of a drafter on trial."""
 
 LONGEST_REST = 16
@@ -86,6 +90,7 @@ class Record:
 
     Attributes:
         drafts: so far; trial_loss: plain passes lost by the first of them.
+        gains: what its drafts have gained or lost against plain decoding.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
     """
 
@@ -94,6 +99,7 @@ class Record:
     runs: Runs = field(default_factory=_unknown)
     drafts: int = 0
     trial_loss: float = 0.0
+    gains: Ledger = field(default_factory=lambda: Ledger(0.0, bank=GAINS_IN_HAND))
     use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from anydraft.pacing.experience import Expected, Experience, Form, Mean, Record, kind
+from anydraft.pacing.experience import GAINS_IN_HAND, Expected, Experience, Form, Mean, Record, kind
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.report import PacingReport
 from anydraft.pacing.serving import Serving
@@ -21,9 +21,6 @@ TRIAL_DRAFTS, TRIAL_LOSS = 8, 8.0
 
 They are spread over the text, whose beginning is often harder to guess than what follows.
 """
-
-GAINS_IN_HAND = 8.0
-"""Plain passes gained by drafts that are remembered."""
 
 
 @dataclass

@@ -297,6 +297,7 @@ class Measured:
         form.probed(row.position, paid=verified and 1 + tokens > worth_of_step, on_trial=on_trial, warm=warm)
         if not verified:
             return
+        record.gains.lost((worth_of_step / self._speed - 1 - tokens) / len(asked.rows))
         # A draft that was right to the end of what was allowed would have gone on being right.
         ended = not mine or tokens < tree.depth or asked.levels < asked.bound
         for runs in (form.runs, record.runs):
