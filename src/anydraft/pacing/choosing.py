@@ -93,7 +93,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A costly drafter, the rows it is asked for (places), and what is expected: tokens of all rows, and plain passes."""
+    """A costly drafter and the rows it is asked for (places), with what is expected: tokens of all rows, plain passes."""
 
     which: int
     places: list[int]

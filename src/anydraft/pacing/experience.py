@@ -90,7 +90,7 @@ class Record:
 
     Attributes:
         drafts: so far; trial_loss: plain passes lost by the first of them.
-        gains: what its drafts have gained or lost against plain decoding.
+        gains: what its drafts have gained or lost against doing without it.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
     """
 
@@ -182,7 +182,7 @@ class Experience:
         return False
 
     def offered(self, *, wanted: bool, useful: bool) -> None:
-        """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use on the whole."""
+        """A free drafter was asked: it rests, longer each time, if nothing was wanted and on the whole it is of no use."""
         self._rest = 0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
         self.rests = self._rest
 

@@ -1,9 +1,9 @@
 """Measured: the default pacing. Who drafts and how much follows from times and acceptance measured while decoding.
 
 A step commits 1 + A tokens and takes a draft D and a pass V; plain decoding commits one and takes V(1). Time is worth
-what is usually had in it (`usual`). Who drafts is whoever has the most expected tokens beyond that, or nobody. How deep:
-a level is drafted while what it brings is worth its time. What is verified: the nodes that pay for what they add to the
-pass.
+what the best mixture of steps brings in it (`serving`). Who drafts is whoever has the most expected tokens beyond that,
+or nobody. How deep: a level is drafted while what it brings is worth its time. What is verified: the nodes that pay for
+what they add to the pass.
 
 Whoever is not asked is probed now and then, and what probing may lose is bounded (`ledger`): decoding stays within a
 few percent of plain decoding with any drafter. The tokens are the same whatever is decided here.
@@ -120,7 +120,7 @@ class Measured:
         if not waits:
             choice, value = best(known, now, crew, free, width)
             now = replace(now, worth=value)
-            if choice is None:
+            if choice is None and (width == 1 or not all(free)):
                 choice, self._wait = due(known, now, crew)
                 self._probing = choice is not None
         if choice is None and width == 1 and any(chances) and due_free(known, now, crew, drafts):
@@ -288,7 +288,7 @@ class Measured:
         record, tree, tokens = drafter.record(row), draft.tree, len(accepted)
         mine = draft.drafter == asked.which
         verified = mine or draft.drafter is None  # else another one's draft was
-        on_trial = self.known.on_trial(record)
+        known, on_trial = self.known, self.known.on_trial(record)
         record.drafts += 1
         if on_trial:
             lost = max(0.0, worth_of_step - 1 - (tokens if verified else 0)) / len(asked.rows)
@@ -297,7 +297,8 @@ class Measured:
         form.probed(row.position, paid=verified and 1 + tokens > worth_of_step, on_trial=on_trial, warm=warm)
         if not verified:
             return
-        record.gains.lost((worth_of_step / self._speed - 1 - tokens) / len(asked.rows))
+        without = known.serving(row).speed
+        record.gains.lost((worth_of_step / self._speed - (1 + tokens) / without) / len(asked.rows))
         # A draft that was right to the end of what was allowed would have gone on being right.
         ended = not mine or tokens < tree.depth or asked.levels < asked.bound
         for runs in (form.runs, record.runs):

@@ -226,7 +226,7 @@ YOUNG, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
 
 SLOW = 1.5
-"""Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is no level's."""
+"""Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is not drafting."""
 
 
 class DraftTimes:
