@@ -35,12 +35,12 @@ from anydraft.drafters import AssistantDrafter, LookupDrafter
 from anydraft.drafters.named import model_drafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.drafters.trained import trained_drafter
+from anydraft.growth import Bounds
 from anydraft.lm import LanguageModel
 from anydraft.networks.registry import load_network
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.packing import pack
 from anydraft.target import Target
-from anydraft.tree import Bounds
 
 CHAINS, TREES, BATCHES = (1, 2, 4, 8, 16), (4, 8, 16, 32), (1, 2, 4, 8)
 app = typer.Typer(add_completion=False)

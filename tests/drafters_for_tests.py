@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from anydraft.growth import Bounds
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 Truth = Mapping[int, Sequence[int]]
 """Plain decoding's tokens by row index."""

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from anydraft.crew import Crew
+from anydraft.growth import Bounds
 from anydraft.pacing import Outcome, Pacing
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 RIGHT = 1
 """The token that the target chooses, everywhere; all others are wrong."""
@@ -31,6 +32,7 @@ class Simulated:
         right: chance that the next drafted token is right, given the position of the row.
         stated: what the drafter says that chance is.
         step, fixed, start: seconds of a level, of a call, of reading a prompt.
+        behind: seconds a token of reading what was said since the last call.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Simulated:
     step: float = 0.1
     fixed: float = 0.0
     start: float = 0.0
+    behind: float = 0.0
     calls: int = 0
 
 
@@ -68,6 +71,7 @@ class World:
         self.names = [drafter.name for drafter in self.drafters]
         self.working = list(range(len(self.drafters)))
         self.known: set[tuple[int, Row]] = set()
+        self.read: dict[tuple[int, Row], int] = {}
 
     def met(self, which: int, row: Row) -> bool:
         return (which, row) in self.known
@@ -82,6 +86,9 @@ class World:
                 self.seconds += drafter.start
         trees = [self._tree(drafter, row, bound) for row, bound in zip(rows, bounds, strict=True)]
         taken = drafter.fixed + drafter.step * max((tree.levels for tree in trees), default=0)
+        for row in rows:
+            taken += drafter.behind * (row.position - self.read.get((which, row), row.position))
+            self.read[which, row] = row.position
         self.seconds += taken
         self.seconds_last = self._noisy(taken)
         return trees

@@ -32,6 +32,7 @@ from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.trained import trained_drafter
 from anydraft.errors import OptionConflict, UnsupportedModel
+from anydraft.growth import Bounds
 from anydraft.networks.eagle import EagleConfig, EagleNetwork
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.medusa import MedusaConfig, MedusaNetwork
@@ -40,7 +41,7 @@ from anydraft.networks.packed import Packed
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.pacing import Fixed
 from anydraft.target import Target
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 VOCAB, WIDTH, WIDE = 96, 48, 120
 DEPTH = 3

@@ -47,7 +47,7 @@ def check(cache: SlotCache, slot: int, model: PreTrainedModel, tokens: list[int]
 
 def session_of(target: Target, drafter: Any, options: dict[str, Any], **bounds: Any) -> Session:
     decoder = tiny.decoder(target, drafter, **bounds)
-    rows, _ = decoder._rows(RAGGED, SamplingParams(**options), None)
+    rows, _ = decoder._intake.rows(RAGGED, SamplingParams(**options), None)
     return Session(target, drafter, decoder.pacing, rows)
 
 
@@ -131,7 +131,7 @@ def _follow(drafter: Any, target: Target, options: dict[str, Any], universal: Un
 def test_draft_model_sync_against_a_naive_twin() -> None:
     """Arbitrary changes of context between drafts: what is cached is always a proper prefix of it, and right."""
     lm = LanguageModel(tiny.model("llama"))
-    (row,), _ = tiny.decoder("llama")._rows([5, 6], SamplingParams(max_new_tokens=50), None)
+    (row,), _ = tiny.decoder("llama")._intake.rows([5, 6], SamplingParams(max_new_tokens=50), None)
     draft = DraftModel(lm)
     draft.start(row, [5, 6])
     generator = torch.Generator().manual_seed(0)

@@ -17,10 +17,12 @@ from anydraft import Decoder, Generation
 from anydraft.crew import Crew
 from anydraft.drafters import AssistantDrafter, LookupDrafter
 from anydraft.errors import DrafterWarning, WrongTarget
+from anydraft.growth import Bounds
 from anydraft.lm import LanguageModel
 from anydraft.pacing import Fixed
+from anydraft.prompts import Intake
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 NEW = 12
 BOUNDS = Fixed(Bounds(4, 2, 8))
@@ -202,8 +204,9 @@ def test_a_drafter_meets_a_row_when_it_is_first_asked() -> None:
             self.count += len(hidden)
 
     reader = Reader()
-    crew = Crew(tiny.target("llama"), [reader], "exact")
-    row = tiny.decoder("llama")._rows([5, 6, 7], anydraft.SamplingParams(max_new_tokens=9), None)[0][0]
+    target = tiny.target("llama")
+    crew = Crew(target, [reader], "exact")
+    (row,), _ = Intake(target, None).rows([5, 6, 7], anydraft.SamplingParams(max_new_tokens=9), None)
     crew.rows = [row]
     crew.hear(row, torch.zeros(2, 4))
     crew.hear(row, torch.zeros(1, 4))

@@ -27,6 +27,7 @@ from anydraft import Decoder, Generation, SamplingParams
 from anydraft.drafters import AssistantDrafter, UniversalDrafter
 from anydraft.drafters.draws import sampled
 from anydraft.drafters.protocol import Drafter
+from anydraft.growth import Bounds
 from anydraft.lm import LanguageModel
 from anydraft.noise import Noise
 from anydraft.pacing import Fixed
@@ -34,7 +35,7 @@ from anydraft.row import Row
 from anydraft.session import Session
 from anydraft.target import Target
 from anydraft.text.token_bytes import TokenBytes
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 from anydraft.verify import Verdict
 
 RUNS = 20_000
@@ -260,7 +261,7 @@ def test_recorded_proposals_are_the_drafters(name: str, width: int) -> None:
 def test_siblings_are_drawn_without_replacement_from_q(branch: int) -> None:
     scores = torch.tensor([[0.3, -1.0, 1.2, -torch.inf, 0.1]])
     counts: Counter[tuple[int, ...]] = Counter()
-    (row,), _ = decoder(None, 1)._rows([START], SamplingParams(temperature=1.0, seed=0), None)
+    (row,), _ = decoder(None, 1)._intake.rows([START], SamplingParams(temperature=1.0, seed=0), None)
     for seed in range(RUNS // 2):
         row.noise = Noise(seed, 5)
         children, q = sampled(scores, row, 1, branch, frozenset())
@@ -281,7 +282,8 @@ def test_rows_of_a_batch_draw_within_bounds_of_their_own(order: int) -> None:
     """A chain of at most 3 nodes beside a tree of at most 6, two drawn at each expanded node."""
     bounds = [Bounds(5, 1, 3, chain_only=True), Bounds(5, 2, 6)][::order]
     drafter = assistant("rejection")
-    rows, _ = decoder(None, 1)._rows([[START]] * 2, SamplingParams(temperature=1.0, seed=0, max_new_tokens=8), None)
+    params = SamplingParams(temperature=1.0, seed=0, max_new_tokens=8)
+    rows, _ = decoder(None, 1)._intake.rows([[START]] * 2, params, None)
     drafter.start(rows)
     chain, tree = drafter.propose(rows, bounds)[::order]
     assert chain.parents == (-1, 0, 1)

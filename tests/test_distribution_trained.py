@@ -26,6 +26,7 @@ from test_verify import Law, Script, Uniform, distance, enumerate_runs, plain_la
 from tiny_networks import KINDS, fitted_network
 
 from anydraft import Decoder, Generation, verify
+from anydraft.growth import Bounds, Growth, grow
 from anydraft.hidden import LastHidden
 from anydraft.networks.network import DrafterNetwork
 from anydraft.noise import Noise
@@ -33,7 +34,7 @@ from anydraft.pacing import Fixed
 from anydraft.processors import Processors
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
-from anydraft.tree import Bounds, DraftTree, Growth, grow
+from anydraft.tree import DraftTree
 from anydraft.verify import reject, walk
 
 VOCAB = len(TARGET)

@@ -13,8 +13,10 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -22,8 +24,9 @@ from typer import Typer
 from typer.main import get_command
 
 import anydraft
+from anydraft import pacing
 from anydraft.cli.app import app
-from anydraft.pacing import Measured, PacingReport, belief, choosing, experience, knowledge, measured, times
+from anydraft.pacing import Measured, PacingReport
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -172,7 +175,8 @@ def own_numbers(module: dict[str, Any]) -> set[str]:
     for node in ast.parse(Path(module["__file__"]).read_text()).body:
         if isinstance(node, ast.Assign):
             names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-            assigned.update(name for name in names if name.isupper() and isinstance(module[name], int | float))
+            public = [name for name in names if name.isupper() and name[0] != "_"]
+            assigned.update(name for name in public if isinstance(module[name], int | float))
     return assigned
 
 
@@ -181,8 +185,8 @@ def test_constants_of_pacing_are_those_of_the_code() -> None:
     numbers = text.partition("### The numbers")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in numbers.splitlines() if "`" in line]
     defaults = {name: parameter.default for name, parameter in signature(Measured).parameters.items()}
-    homes = {home.__name__.rpartition(".")[2]: vars(home) for home in (belief, choosing, experience, knowledge)}
-    homes |= {"measured": vars(measured), "times": vars(times)}
+    modules = [import_module(f"anydraft.pacing.{found.name}") for found in iter_modules(pacing.__path__)]
+    homes = {home.__name__.rpartition(".")[2]: vars(home) for home in modules}
     known = {(home, name) for home, all_names in homes.items() for name in own_numbers(all_names)}
     described: set[tuple[str, str]] = set()
     for _, shown_values, names in rows:

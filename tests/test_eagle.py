@@ -16,6 +16,7 @@ from tiny import EOS, RAGGED, VOCAB
 from anydraft import Decoder, Generation
 from anydraft.drafters.eagle import EagleDrafter
 from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
+from anydraft.growth import Bounds
 from anydraft.hidden import LastHidden
 from anydraft.networks.eagle import EagleConfig, EagleNetwork
 from anydraft.networks.packed import Packed
@@ -23,7 +24,7 @@ from anydraft.pacing import Fixed
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
 from anydraft.target import Target
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 ARCHITECTURES = ["llama", "gemma2", "gpt2"]
 SETTINGS: list[dict[str, Any]] = [{}, {"temperature": 1.0, "seed": 1}, {"temperature": 0.7, "top_p": 0.9, "seed": 2}]
@@ -256,7 +257,7 @@ def test_the_cache_after_many_drafts_is_a_fresh_one() -> None:
 
 
 def tiny_row(prompt: list[int]) -> Row:
-    made, _ = tiny.decoder("llama")._rows([prompt], SamplingParams(max_new_tokens=8), None)
+    made, _ = tiny.decoder("llama")._intake.rows([prompt], SamplingParams(max_new_tokens=8), None)
     return made[0]
 
 

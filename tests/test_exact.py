@@ -15,11 +15,12 @@ from tiny import RAGGED, VOCAB
 import anydraft
 from anydraft import Decoder, Generation, UnsupportedModel, models
 from anydraft.drafters import AssistantDrafter, LookupDrafter
+from anydraft.growth import Bounds
 from anydraft.lm import LanguageModel
 from anydraft.pacing import Steady
 from anydraft.row import Row
 from anydraft.target import Target
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 

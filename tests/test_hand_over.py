@@ -11,9 +11,10 @@ from drafters_for_tests import Noisy, Oracle, Scripted
 from tiny import RAGGED, VOCAB
 
 from anydraft import Decoder, SamplingParams
+from anydraft.growth import Bounds
 from anydraft.row import Row
 from anydraft.target import Target
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 LONG = 40
 

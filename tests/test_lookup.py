@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from anydraft import SamplingParams
 from anydraft.drafters import LookupDrafter
+from anydraft.growth import Bounds
 from anydraft.row import Row
-from anydraft.tree import Bounds
 
 
 def row_of(prompt: list[int]) -> Row:
-    (row,), _ = tiny.decoder("llama")._rows(prompt, SamplingParams(max_new_tokens=200), None)
+    (row,), _ = tiny.decoder("llama")._intake.rows(prompt, SamplingParams(max_new_tokens=200), None)
     return row
 
 

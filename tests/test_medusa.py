@@ -22,6 +22,7 @@ from anydraft.drafters.draws import shared
 from anydraft.drafters.medusa import LEAST, MedusaDrafter, best_paths
 from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
 from anydraft.generation import Generation
+from anydraft.growth import Bounds, Children
 from anydraft.hidden import LastHidden, OutputHead
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.medusa import RANKS, MedusaConfig, MedusaNetwork, _noise_given
@@ -29,7 +30,7 @@ from anydraft.networks.packed import Packed
 from anydraft.noise import Noise
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
-from anydraft.tree import Bounds, Children, DraftTree
+from anydraft.tree import DraftTree
 
 HEADS = 4
 ARCHITECTURES = ["llama", "gemma2", "gpt2"]
@@ -60,7 +61,7 @@ def network(
 
 
 def row_of(tokens: Sequence[int] = (), **options: Any) -> Row:
-    rows, _ = tiny.decoder("llama")._rows([[5, 6, 7]], SamplingParams(max_new_tokens=64, **options), None)
+    rows, _ = tiny.decoder("llama")._intake.rows([[5, 6, 7]], SamplingParams(max_new_tokens=64, **options), None)
     rows[0].tokens.extend(tokens)
     return rows[0]
 

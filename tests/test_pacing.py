@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from simulated import Simulated, World
 
+from anydraft.growth import Bounds
 from anydraft.pacing import Fixed, Measured
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 NEVER, OFTEN = 0.0, 0.8
 
@@ -113,6 +114,40 @@ def test_of_several_drafters_the_one_that_pays_at_the_moment_drafts() -> None:
     both = median([world.run(pacing, 512) for _ in range(5)][1:])
     assert both > 1.1 * max(alone)
     assert all(drafter.calls > 20 for drafter in world.drafters)
+
+
+@pytest.mark.parametrize("behind", [0.0, 0.03])
+def test_texts_that_begin_hard_and_become_easy(behind: float) -> None:
+    """What is right from the sixty-fifth token on is found out, also by a drafter that has to catch up first."""
+
+    def right(position: int) -> float:
+        return 0.05 if position < 64 else 0.85
+
+    def later(seed: int) -> list[float]:
+        drafter = Simulated("a", right, step=0.15, start=1.0, behind=behind)
+        return speeds([drafter], cost=wide_is_cheap, tokens=512, runs=4, seed=seed)[1:]
+
+    assert median(speed for seed in range(4) for speed in later(seed)) > 1.4
+
+
+def test_a_mixture_is_as_fast_as_its_better_half() -> None:
+    """A free one copies twenty tokens now and then; a costly one always brings some, and is slower than that."""
+
+    def copies(position: int) -> float:
+        return 0.98 if position % 30 > 4 else 0.02
+
+    def copier() -> Simulated:
+        return Simulated("copier", copies, step=0.0)
+
+    def writer() -> Simulated:
+        return Simulated("writer", lambda _: 0.7, step=0.3, start=1.0)
+
+    for seed in range(2):
+        alone = median(speeds([copier()], cost=wide_is_cheap, tokens=512, seed=seed)[1:])
+        slower = median(speeds([writer()], cost=wide_is_cheap, tokens=512, seed=seed)[1:])
+        both = median(speeds([copier(), writer()], cost=wide_is_cheap, tokens=512, seed=seed)[1:])
+        assert alone > 1.3 * slower > 1.3
+        assert both > 0.95 * alone
 
 
 def test_a_drafter_as_costly_as_the_target_is_not_started_for_every_row() -> None:

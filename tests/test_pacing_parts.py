@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from anydraft.pacing import PacingReport
 from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.pruning import kept, worth
-from anydraft.pacing.reach import Reach
-from anydraft.pacing.serving import Serving
-from anydraft.pacing.times import EDGES, DraftTimes, PassTimes, edge
+from anydraft.pacing.times import EDGES, PassTimes, edge
 from anydraft.tree import DraftTree
 
 

@@ -16,10 +16,11 @@ from anydraft import Decoder, OptionConflict, models
 from anydraft.crew import Crew
 from anydraft.drafters import AssistantDrafter, LookupDrafter
 from anydraft.drafters.protocol import Drafter
+from anydraft.growth import Bounds
 from anydraft.lm import LanguageModel
 from anydraft.pacing import Draft, Fixed, Measured, Outcome, PacingReport, Steady
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 
 class Restless:

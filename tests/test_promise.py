@@ -130,7 +130,7 @@ def mixed(decoder: Decoder, new: int = NEW) -> dict[tuple[str, int], Generation]
     rows, names = [], []
     for setting, options in SETTINGS.items():
         params = SamplingParams(max_new_tokens=new, **options)
-        made, _ = decoder._rows(RAGGED, params, None)
+        made, _ = decoder._intake.rows(RAGGED, params, None)
         names += [(setting, i) for i in range(len(made))]
         rows += made
     for index, row in enumerate(rows):

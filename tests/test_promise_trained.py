@@ -198,7 +198,7 @@ def test_rows_join_and_leave_one_drafter(kind: str) -> None:
     params = SamplingParams(max_new_tokens=NEW)
     sessions = []
     for prompts in (RAGGED[:2], RAGGED[2:]):
-        rows, _ = made._rows(prompts, params, None)
+        rows, _ = made._intake.rows(prompts, params, None)
         sessions.append((rows, Session(made.target, made.drafter, made.pacing, rows)))
     (left, first), (right, second) = sessions
     first.step()
@@ -403,8 +403,8 @@ def test_rejection_is_greedy_where_the_row_is(kind: str) -> None:
 
 def mixed_rejection(made: Decoder) -> tuple[list[list[int]], list[list[int]]]:
     """Greedy and sampled rows of the ragged batch in one session."""
-    greedy, _ = made._rows(RAGGED, SamplingParams(max_new_tokens=NEW), None)
-    hot, _ = made._rows(RAGGED, SamplingParams(max_new_tokens=NEW, temperature=1.0, top_p=0.9, seed=5), None)
+    greedy, _ = made._intake.rows(RAGGED, SamplingParams(max_new_tokens=NEW), None)
+    hot, _ = made._intake.rows(RAGGED, SamplingParams(max_new_tokens=NEW, temperature=1.0, top_p=0.9, seed=5), None)
     for index, row in enumerate(greedy + hot):
         row.index = index
     session = Session(made.target, made.drafter, made.pacing, greedy + hot, verification="rejection")

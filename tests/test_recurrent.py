@@ -24,6 +24,7 @@ from anydraft.drafters.draws import shared, warped
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recurrent import RecurrentDrafter
 from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
+from anydraft.growth import Bounds, Growth, grow
 from anydraft.networks.apple import APPLE_MODEL_TYPE
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Packed
@@ -32,7 +33,7 @@ from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.noise import Noise
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
-from anydraft.tree import Bounds, DraftTree, Growth, grow
+from anydraft.tree import DraftTree
 
 HIDDEN = 32
 FORMS: dict[str, dict[str, Any]] = {
@@ -68,7 +69,8 @@ def known(form: str, arch: str = "llama") -> RecurrentNetwork:
 
 
 def row_of(index: int = 0, tokens: tuple[int, ...] = (), **options: Any) -> Row:
-    rows, _ = tiny.decoder("llama")._rows([[5, 6, 7 + index]], SamplingParams(max_new_tokens=64, **options), None)
+    params = SamplingParams(max_new_tokens=64, **options)
+    rows, _ = tiny.decoder("llama")._intake.rows([[5, 6, 7 + index]], params, None)
     rows[0].tokens.extend(tokens)
     return rows[0]
 

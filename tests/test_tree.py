@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anydraft.errors import DraftError
-from anydraft.tree import Bounds, Children, DraftTree, Growth, grow, visibility
+from anydraft.growth import SIDE, Bounds, Children, Growth, grow
+from anydraft.tree import DraftTree, visibility
 
 beams = st.lists(st.lists(st.integers(0, 2), max_size=5).map(tuple), max_size=8)
 trees = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 30)), max_size=16).map(
@@ -194,6 +195,49 @@ def test_growing_stops_where_too_little_is_likely() -> None:
     assert masses == sorted(masses, reverse=True)
     assert masses[0] == 6
     assert masses[-1] == 1
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.0, 0.1, 0.4]))
+def test_masses_are_those_of_what_was_expanded(seed: int, depth: int, width: int, least: float) -> None:
+    """Of all levels, by what was asked for; no branch is expanded that is unlikelier than a tenth of the least mass."""
+    growth, steps = Growth(), None
+    language, asked = Language(seed, ends=0.0), []
+    steps = grow(Bounds(depth, width, 64, min_mass=least), growth)
+    frontier = next(steps)
+    try:
+        while True:
+            asked.append([math.exp(growth.scores[node]) if node >= 0 else 1.0 for node in frontier])
+            frontier = steps.send([language.children((node,)) for node in frontier])
+    except StopIteration:
+        pass
+    assert growth.masses == pytest.approx([sum(likely) for likely in asked])
+    assert growth.levels == len(asked)
+    assert all(likely >= SIDE * least for level in asked for likely in level if likely < max(level))
+    assert growth.tree(64).masses == tuple(growth.masses)
+    assert growth.tree(64).cut(1).masses == tuple(growth.masses)
+
+
+def test_unlikely_branches_are_not_expanded() -> None:
+    wide, _ = run(Language(4, ends=0.0), Bounds(4, 4, 64))
+    narrow, _ = run(Language(4, ends=0.0), Bounds(4, 4, 64, min_mass=0.4))
+    assert narrow.levels >= 2
+    assert len(narrow.tokens) < len(wide.tokens)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 20))
+def test_the_likeliest_path_comes_first(seed: int, nodes: int) -> None:
+    """Its nodes lie where plain decoding would put them, and the tree is the same set of words."""
+    growth, _ = run(Language(seed), Bounds(4, 3, nodes))
+    tree = growth.tree(nodes)
+    scores = tree.scores or ()
+    node, length = -1, 0
+    while tree.children.get(node):
+        node = max(tree.children[node].values(), key=lambda child: scores[child])
+        assert node == length
+        length += 1
+    assert sorted(scores) == pytest.approx(sorted(growth.scores[node] for node in growth.best(nodes)))
 
 
 def test_scores_above_zero_cannot_break_the_order() -> None:

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from anydraft.decoder import Decoder
 from anydraft.drafters.protocol import Drafter
+from anydraft.growth import Bounds
 from anydraft.pacing import Fixed
 from anydraft.target import Target
 from anydraft.text.encoder import PlainEncoder
-from anydraft.tree import Bounds
 
 VOCAB = 160
 PAD, BOS, EOS = 0, 1, 2

@@ -18,9 +18,10 @@ import torch
 
 from anydraft.drafters.protocol import Converts, Drafter, ReadsHidden
 from anydraft.errors import AnydraftError, DraftError, DrafterWarning
+from anydraft.growth import Bounds
 from anydraft.row import Row
 from anydraft.target import Target
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 from anydraft.verify import Verification
 
 Result = TypeVar("Result")
@@ -50,7 +51,6 @@ class Crew:
         self.names = _told_apart([drafter.name for drafter in drafters])
         self.rows: list[Row] = []
         self.seconds_start = self.seconds_last = 0.0
-        self._broken: set[int] = set()
         self._met: list[set[Row]] = [set() for _ in drafters]
         self._unread: list[dict[Row, list[torch.Tensor]]] = [{} for _ in drafters]
         self._readers = {i: drafter for i, drafter in enumerate(drafters) if isinstance(drafter, ReadsHidden)}
@@ -78,7 +78,7 @@ class Crew:
             return
         for i, reader in self._readers.items():
             unread = self._unread[i]
-            if i in self._broken:
+            if i not in self.working:
                 continue
             if row in unread and reader.hidden == "all":
                 unread[row].append(hidden)
@@ -88,7 +88,7 @@ class Crew:
     def propose(self, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """One checked draft per row; empty ones when the drafter breaks, now or before."""
         none = [DraftTree.EMPTY] * len(rows)
-        if which in self._broken or not rows:
+        if which not in self.working or not rows:
             self.seconds_last = 0.0
             return none
         limit = (self.target.fixed_width or 1 << 30) - 1
@@ -109,7 +109,7 @@ class Crew:
             self._forget(i, rows)
 
     def _wanted(self) -> Literal["last", "all"] | None:
-        wanted = {reader.hidden for i, reader in self._readers.items() if i not in self._broken}
+        wanted = {reader.hidden for i, reader in self._readers.items() if i in self.working}
         return "all" if "all" in wanted else "last" if wanted else None
 
     def _forget(self, which: int, rows: Iterable[Row]) -> None:
@@ -137,7 +137,7 @@ class Crew:
     def _drafts(
         self, which: int, drafter: Drafter, rows: Sequence[Row], bounds: Sequence[Bounds], limit: int
     ) -> list[DraftTree]:
-        if which in self._broken:
+        if which not in self.working:
             return [DraftTree.EMPTY] * len(rows)
         trees = drafter.propose(rows, bounds)
         if len(trees) != len(rows):
@@ -181,9 +181,8 @@ class Crew:
         return None
 
     def _drop(self, which: int, failure: Exception) -> None:
-        if which in self._broken:
+        if which not in self.working:
             return
-        self._broken.add(which)
         self.working.remove(which)
         self.reads = self._wanted()
         what = str(failure) if isinstance(failure, DraftError) else f"{type(failure).__name__}: {failure}"

@@ -32,7 +32,7 @@ class Pass(NamedTuple):
 
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-"""Widths to which passes in half precision on a CPU are padded; wider ones to multiples of `SPAN_STEP`. oneDNN makes its
+"""Widths to which passes in half precision on a CPU are padded; wider ones to multiples of `SPAN_STEP`. oneDNN makes
 kernels anew for every width that it meets, which takes two to ten times as long as the pass itself."""
 PREFILL_CHUNK = 512
 SPAN_STEP = 32

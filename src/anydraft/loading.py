@@ -9,10 +9,10 @@ import torch
 from anydraft.decoder import Decoder
 from anydraft.drafters.named import Wanted
 from anydraft.errors import OptionConflict
+from anydraft.growth import Bounds
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.pretrained import ModelLike, load_model, load_tokenizer
 from anydraft.target import Target
-from anydraft.tree import Bounds
 from anydraft.verify import Verification
 
 

@@ -6,8 +6,9 @@ import math
 import random
 from collections.abc import Sequence
 
+from anydraft.growth import Bounds
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 SURE = math.log(0.99)
 

@@ -9,9 +9,10 @@ import torch
 
 from anydraft.drafters.draft_model import DraftModel
 from anydraft.drafters.draws import drawn_bounds, recorded, sampled, shared, siblings, warped
+from anydraft.growth import Bounds, Children, Growth
 from anydraft.lm import LanguageModel
 from anydraft.row import Row
-from anydraft.tree import Bounds, Children, DraftTree, Growth
+from anydraft.tree import DraftTree
 from anydraft.verify import Verification
 
 

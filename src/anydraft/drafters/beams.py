@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import torch
 
+from anydraft.growth import Bounds, Children, Growth, grow
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
-from anydraft.tree import Bounds, Children, Growth, grow
 
 Pick = Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]
 """Children of all branches: (depth of the branches, logits (B, W, V')) to indices and log scores (B, W, k), best first,

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from anydraft.cache import SlotCache
+from anydraft.growth import Bounds, Children, Growth, grow
 from anydraft.lm import LanguageModel, chain
 from anydraft.row import Row
-from anydraft.tree import Bounds, Children, Growth, grow
 
 LONGEST_UNREAD = 64
 """More unread tokens than this (the window slid) are read like a prompt, without logits for each of them."""

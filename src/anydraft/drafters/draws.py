@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from anydraft.growth import Bounds, Children
 from anydraft.row import Row
-from anydraft.tree import Bounds, Children
 
 
 def warped(row: Row, logits: torch.Tensor) -> torch.Tensor:

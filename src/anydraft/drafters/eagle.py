@@ -14,10 +14,11 @@ import torch
 
 from anydraft.drafters.draws import drawn_bounds, recorded, sampled, shared, siblings, warped
 from anydraft.drafters.eagle_cache import PairCache, Pairs
+from anydraft.growth import Bounds, Children, Growth, grow
 from anydraft.networks.eagle import EagleNetwork
 from anydraft.row import Row
 from anydraft.target import Target
-from anydraft.tree import Bounds, Children, DraftTree, Growth, grow
+from anydraft.tree import DraftTree
 from anydraft.verify import Verification
 
 LONGEST_UNREAD = 64

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from anydraft.drafters.draws import sampled, warped
+from anydraft.growth import Bounds, Children
 from anydraft.row import Row
 from anydraft.text.token_bytes import TokenBytes
 from anydraft.text.vocabulary import VocabularyMap
-from anydraft.tree import Bounds, Children
 
 
 class Intersection:

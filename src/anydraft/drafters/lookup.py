@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 from weakref import WeakKeyDictionary
 
+from anydraft.growth import Bounds
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 
 class _Index:

@@ -16,10 +16,11 @@ from typing import Literal
 import torch
 
 from anydraft.drafters.draws import drawn_bounds, recorded, sampled, siblings, warped
+from anydraft.growth import Bounds, Children, Growth, grow
 from anydraft.networks.medusa import RANKS, MedusaNetwork
 from anydraft.row import Row
 from anydraft.target import Target
-from anydraft.tree import Bounds, Children, DraftTree, Growth, grow
+from anydraft.tree import DraftTree
 from anydraft.verify import Verification
 
 LEAST = 1e-6

@@ -7,8 +7,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
+from anydraft.growth import Bounds
 from anydraft.row import Row
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 
 
 class Drafter(Protocol):

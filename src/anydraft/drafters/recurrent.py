@@ -17,11 +17,12 @@ from anydraft.drafters.beams import Replay, replayed, search
 from anydraft.drafters.draws import drawn_bounds, siblings
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recollection import Recollection
+from anydraft.growth import Bounds
 from anydraft.networks.folded import FoldedLean
 from anydraft.networks.recurrent import RecurrentNetwork
 from anydraft.row import Row
 from anydraft.target import Target
-from anydraft.tree import Bounds, DraftTree
+from anydraft.tree import DraftTree
 from anydraft.verify import Verification
 
 DEEPEST = 8

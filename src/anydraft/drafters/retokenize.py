@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 
+from anydraft.growth import Bounds, Growth
 from anydraft.text.alignment import DraftContext, to_target
 from anydraft.text.encoder import PlainEncoder
-from anydraft.tree import Bounds, DraftTree, Growth
+from anydraft.tree import DraftTree
 
 UNSTABLE = math.log(0.5)
 RECENT = 64

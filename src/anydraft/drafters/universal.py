@@ -25,13 +25,14 @@ from anydraft.drafters.draft_model import DraftModel
 from anydraft.drafters.draws import warped
 from anydraft.drafters.intersection import Intersection
 from anydraft.drafters.retokenize import Retokenizer
+from anydraft.growth import Bounds, Children, Growth
 from anydraft.lm import LanguageModel
 from anydraft.row import Row
 from anydraft.text.alignment import DraftContext
 from anydraft.text.backend import Backend
 from anydraft.text.encoder import PlainEncoder
 from anydraft.text.vocabulary import TargetSegments
-from anydraft.tree import Bounds, Children, DraftTree, Growth
+from anydraft.tree import DraftTree
 from anydraft.verify import Verification
 
 

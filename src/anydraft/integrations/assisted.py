@@ -21,6 +21,7 @@ from anydraft.choice import ScoreLog
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.errors import OptionConflict, TokenizerMismatch
+from anydraft.growth import Bounds
 from anydraft.integrations import answers, settings
 from anydraft.integrations.batch import make_rows, pad_token, prompt_text
 from anydraft.integrations.pool import shared_pool
@@ -28,7 +29,6 @@ from anydraft.pacing import Fixed, Measured, Pacing
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.session import Session
 from anydraft.target import Target
-from anydraft.tree import Bounds
 
 logger = logging.getLogger(__name__)
 

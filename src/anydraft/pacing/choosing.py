@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
+from anydraft.growth import Bounds
+from anydraft.pacing.experience import Expected, Experience
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
+from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.protocol import Draft
 from anydraft.pacing.times import EDGES
 from anydraft.row import Row
-from anydraft.tree import Bounds
 
 ADVANTAGE, PATIENCE = 0.01, 0.1
-"""Tokens of a row by which drafting must be expected to be better than not drafting; and by which it may be expected to be
-worse while earlier drafts have gained more than that, for it may be bad luck."""
+"""Tokens of a row by which drafting must be expected to be better than not drafting; and by which it may be expected to
+be worse while the drafter's earlier drafts have gained more than that, for it may be bad luck."""
 
 FIRST, PROBE = 3, 6
 """Levels of a drafter's very first draft, and at most of a later one that is made to find out."""
@@ -28,8 +30,11 @@ FIRST, PROBE = 3, 6
 DARING = 0.7
 """Share of the least mass of a level at which a draft that is made to find out still goes on."""
 
-OVERDRAFT, YOUNG = 3.0, 48
-"""Plain passes of debt with probes that are allowed for a drafter of fewer drafts than the second."""
+OVERDRAFT = 3.0
+"""Plain passes of debt with probes of drafters in doubt that are allowed."""
+
+DOUBT = 2.0
+"""Standard errors by which a drafter may be better than it seemed so far: if it would then pay, it is in doubt."""
 
 DEEPEST_DEBT = 6.0
 """Plain passes (and one a row) behind plain decoding at which a drafter that seems to pay is no longer believed."""
@@ -72,7 +77,7 @@ class Now:
     Attributes:
         plain: seconds of a pass of one node.
         ratios: by edge, times of a pass over `plain`.
-        worth: tokens of all rows that `plain` is worth; at least one a row.
+        worth: tokens of all rows that `plain` is worth.
     """
 
     rows: Sequence[Row]
@@ -93,12 +98,16 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A costly drafter and the rows it is asked for (places), with what is expected: tokens of all rows, plain passes."""
+    """A costly drafter, the rows it is asked for (places), and what is expected: tokens of all rows, plain passes.
+
+    `ledger`: where a draft that is made to find out is entered.
+    """
 
     which: int
     places: list[int]
     tokens: float = 0.0
     passes: float = 0.0
+    ledger: Ledger | None = None
 
 
 def best(
@@ -165,6 +174,7 @@ def due(known: Knowledge, now: Now, crew: Crew) -> tuple[Choice | None, int]:
         the choice, and if it is None the steps until there may be one.
     """
     candidates: list[tuple[float, int, int]] = []
+    ledgers: dict[tuple[int, int], Ledger] = {}
     rows, count, wait = now.rows, len(now.rows), LONGEST_WAIT
     for which in crew.working:
         name = crew.names[which]
@@ -187,23 +197,29 @@ def due(known: Knowledge, now: Now, crew: Crew) -> tuple[Choice | None, int]:
             if known.on_trial(record) and start <= TRIAL_LOSS - record.trial_loss:
                 candidates.append((-math.inf, which, i))
                 continue
+            loss = start + _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
-            levels = min(draft.levels, PROBE)
-            drafting = drafter.times.seconds(levels, 1) or (drafter.call.value if drafter.call else 0.0)
-            taken = drafting / now.plain + start + now.passes(min(draft.width, levels))
-            loss = taken - (count + draft.gain) / now.worth
-            most = OVERDRAFT if record.drafts < YOUNG else 1.0
-            if record.gains.debt + loss <= -1 or known.exploring.allows(loss, most):
+            better = min(DOUBT * math.sqrt((draft.gain + 0.1) / max(1, record.drafts)), draft.levels - draft.gain)
+            in_doubt = _loss(now, drafter, draft, better) < 0
+            ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
+            if record.gains.debt + loss <= -1 or ledger.allows(loss, most):
                 candidates.append((loss, which, i))
+                ledgers[which, i] = ledger
             else:
-                owed = min(known.exploring.debt, known.exploring.debt + loss - most)
-                wait = min(wait, math.ceil(owed / known.exploring.share))
+                owed = min(ledger.debt, ledger.debt + loss - most)
+                wait = min(wait, math.ceil(owed / ledger.share))
     if not candidates:
         return None, wait
     _, which, first = min(candidates)
     # Others who have met the drafter come along: that costs little more and tells much more.
     others = [i for _, who, i in candidates if who == which and i != first and crew.met(which, rows[i])]
-    return Choice(which, sorted([first, *others])), 0
+    return Choice(which, sorted([first, *others]), ledger=ledgers.get((which, first))), 0
+
+
+def _loss(now: Now, drafter: Experience, draft: Expected, better: float = 0.0) -> float:
+    """Plain passes that a draft for one of the rows is expected to lose, if it brings so many tokens more."""
+    drafting = drafter.times.seconds(draft.levels, 1) or (drafter.call.value if drafter.call else 0.0)
+    return drafting / now.plain + now.passes(draft.width) - (len(now.rows) + draft.gain + better) / now.worth
 
 
 def due_free(known: Knowledge, now: Now, crew: Crew, drafts: Sequence[Draft]) -> bool:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import Reach
-from anydraft.pacing.times import DraftTimes
 from anydraft.row import Row
 
 HOPE = 0.3
@@ -25,7 +25,7 @@ FADING, FADING_GENERAL = 0.88, 0.97
 """What a draft counts after the next: of the row, of all rows."""
 
 GAINS_IN_HAND = 8.0
-"""Plain passes gained by drafts that are remembered."""
+"""Plain passes gained by drafts, and of one drafter lost, that are remembered."""
 
 FIRST_GAP, LONGEST_GAP = 4, 48
 """Tokens from a probe that did not pay to the next."""
@@ -99,7 +99,7 @@ class Record:
     runs: Runs = field(default_factory=_unknown)
     drafts: int = 0
     trial_loss: float = 0.0
-    gains: Ledger = field(default_factory=lambda: Ledger(0.0, bank=GAINS_IN_HAND))
+    gains: Ledger = field(default_factory=lambda: Ledger(0.0, bank=GAINS_IN_HAND, worst=GAINS_IN_HAND))
     use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
 
 
@@ -182,15 +182,15 @@ class Experience:
         return False
 
     def offered(self, *, wanted: bool, useful: bool) -> None:
-        """A free drafter was asked: it rests, longer each time, if nothing was wanted and on the whole it is of no use."""
+        """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use as a rule."""
         self._rest = 0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
         self.rests = self._rest
 
     def called(self, rows: int, levels: int, seconds: float, *, warm: bool) -> None:
         """Learn from one call.
 
-        One that does not follow another at once finds the machine's caches full of other things, and may have to catch up:
-        it says little of calls in a row, and counts only until there was one of those.
+        One that does not follow another at once finds the machine's caches full of other things, and may have to catch
+        up: it says little of calls in a row, and counts only until there was one of those.
         """
         self.calls += 1
         if self.call is None:

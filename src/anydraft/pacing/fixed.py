@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anydraft.crew import Crew
+from anydraft.growth import Bounds
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
 from anydraft.pacing.report import PacingReport
 from anydraft.row import Row
-from anydraft.tree import Bounds
 
 
 class Fixed:

@@ -16,7 +16,7 @@ FREE, NOT_FREE = 0.02, 0.04
 """A drafter whose call takes less than the first share of a plain pass is asked at every step, until it takes more than
 the second."""
 
-TRIAL_DRAFTS, TRIAL_LOSS = 8, 8.0
+TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
 
 They are spread over the text, whose beginning is often harder to guess than what follows.
@@ -42,7 +42,7 @@ class Knowledge:
     Attributes:
         deciding: seconds that a step with a costly drafter takes beside drafts and pass.
         depth: levels of the deepest draft.
-        exploring: what probes lost against the best that was known.
+        exploring: what probes lost against the best that was known; doubting: those of drafters that may well pay.
         safety: what drafting lost against plain decoding, or gained.
     """
 
@@ -50,7 +50,7 @@ class Knowledge:
         self.depth = depth
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
-        self.exploring = Ledger(overhead)
+        self.exploring, self.doubting = Ledger(overhead), Ledger(overhead)
         self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND)
         self.deciding = Mean.of(0.0, 0.0)
         self._serving: dict[float, Serving] = {}

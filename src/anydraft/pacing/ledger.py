@@ -6,6 +6,7 @@ share of its time. So over any long stretch the losses stay below that share, wh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -15,12 +16,13 @@ class Ledger:
 
     Attributes:
         share: of the time that may be lost.
-        bank: most that gains are remembered for.
+        bank: most that gains are remembered for; worst: most that losses are.
         debt: losses not yet paid back; negative when there are gains in hand.
     """
 
     share: float
     bank: float = 0.0
+    worst: float = math.inf
     debt: float = 0.0
 
     def passed(self, passes: float) -> None:
@@ -36,4 +38,4 @@ class Ledger:
         return self.debt <= 0 or self.debt + passes <= most
 
     def _add(self, passes: float) -> None:
-        self.debt = max(self.debt + passes, -self.bank)
+        self.debt = min(max(self.debt + passes, -self.bank), self.worst)

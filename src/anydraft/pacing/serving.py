@@ -42,7 +42,7 @@ class Serving:
         self._tokens = keep * self._tokens + tokens
         self._passes = keep * self._passes + served * passes
         self.share = self._served / self._steps
-        self.speed = self.with_other(1.0, 1.0)
+        self.speed = max(1.0, self.with_other(1.0, 1.0))
 
     def with_other(self, tokens: float, passes: float) -> float:
         """Speed of the whole if steps in which they have nothing bring a row so many tokens in so many plain passes."""

@@ -1,0 +1,134 @@
+"""Asking: the step at hand, with the calls of drafters in it and the best draft of each row so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+from anydraft.crew import Crew
+from anydraft.growth import Bounds
+from anydraft.pacing.choosing import length
+from anydraft.pacing.experience import Experience
+from anydraft.pacing.knowledge import Knowledge
+from anydraft.pacing.protocol import NO_DRAFT, Draft
+from anydraft.pacing.pruning import kept
+from anydraft.row import Row
+from anydraft.tree import DraftTree
+
+MOST_LOST = 10.0
+"""Plain passes that one event counts at most: what happens once, such as building tables, says little."""
+
+UNLOOKED = 0.01
+"""What follows a node of a free draft that is no likelier than this is not looked at."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """One call of a drafter.
+
+    Attributes:
+        levels: of the deepest draft; bound: of the deepest one allowed.
+        call: seconds of the call; seconds: with reading what is new of known rows, and for a free one with weighing
+            its drafts.
+        warm: whether it was asked in the step before, too.
+    """
+
+    which: int
+    name: str
+    rows: Sequence[Row]
+    trees: Sequence[DraftTree]
+    levels: int
+    bound: int
+    call: float
+    seconds: float
+    costly: bool
+    warm: bool
+
+
+class Asking:
+    """One step.
+
+    Args:
+        before: drafters that were asked in the step before.
+
+    Attributes:
+        asked: the calls so far.
+        drafts, chances: per row the draft that promises most, and the probabilities of its nodes.
+        probing: whether drafts are verified to find out; ledger: where what that loses is entered.
+        speed: tokens of a row that a plain pass is worth.
+    """
+
+    def __init__(self, known: Knowledge, rows: Sequence[Row], crew: Crew, before: Set[int]) -> None:
+        self.known, self.rows, self.crew, self.before = known, rows, crew, before
+        self.asked: list[Asked] = []
+        self.drafts = [NO_DRAFT] * len(rows)
+        self.chances: list[list[float]] = [[] for _ in rows]
+        self.probing = False
+        self.ledger = known.exploring
+        self.speed = 1.0
+
+    @property
+    def costly(self) -> bool:
+        """Whether a drafter was asked that is not free."""
+        return any(asked.costly for asked in self.asked)
+
+    def ask_free(self, which: int, bounds: Bounds) -> None:
+        """Ask a free drafter about all rows; its time is that of asking and of weighing what it says."""
+        started, reading = time.perf_counter(), self.crew.seconds_start
+        self.ask(which, range(len(self.rows)), [bounds] * len(self.rows), least=UNLOOKED)
+        reading = self.crew.seconds_start - reading
+        self.asked[-1].seconds = time.perf_counter() - started - reading
+
+    def ask(self, which: int, places: Sequence[int], bounds: Sequence[Bounds], least: float = 0.0) -> None:
+        """Ask a drafter about some rows, and put its drafts where they promise more or are to be tried.
+
+        Args:
+            least: what follows a node that is no likelier is not looked at.
+        """
+        crew, name, count = self.crew, self.crew.names[which], len(places)
+        rows = [self.rows[i] for i in places]
+        new = [row for row in rows if not crew.met(which, row)]
+        reading = crew.seconds_start
+        trees = crew.propose(which, rows, bounds)
+        reading = crew.seconds_start - reading
+        drafter = self.known.drafters.setdefault(name, Experience())
+        if new:
+            self._read(drafter, new, reading)
+        levels = max((tree.levels or tree.depth for tree in trees), default=0)
+        seconds = crew.seconds_last + (0.0 if new else reading)
+        warm = which in self.before and not new
+        drafter.called(count, levels, seconds, warm=warm)
+        self.known.price(drafter, len(self.rows))
+        deepest = max(bound.depth for bound in bounds)
+        self.asked.append(
+            Asked(which, name, rows, trees, levels, deepest, crew.seconds_last, seconds, not drafter.free, warm)
+        )
+        for i, row, tree in zip(places, rows, trees, strict=True):
+            if not len(tree):
+                continue
+            luck = self.known.form(row, name).luck.factor
+            likely = drafter.record(row).belief.probabilities(tree, luck, least)
+            if self.probing or sum(likely) > sum(self.chances[i]):
+                self.drafts[i], self.chances[i] = Draft(tree, which), likely
+
+    def pruned(self, width: int) -> list[Draft]:
+        """The drafts with as many of their likeliest nodes as a pass of that width holds."""
+        return [
+            draft
+            if len(draft.tree) < width
+            else Draft(draft.tree.keep(kept(likely, width)), draft.drafter if width > 1 else None)
+            for draft, likely in zip(self.drafts, self.chances, strict=True)
+        ]
+
+    def _read(self, drafter: Experience, new: Sequence[Row], seconds: float) -> None:
+        """A drafter has met rows."""
+        known, tokens = self.known, sum(map(length, new))
+        drafter.times.observe_start(seconds, tokens)
+        passes = min(drafter.times.start(tokens) / known.seconds(len(self.rows), 1), MOST_LOST)
+        known.safety.lost(passes)
+        record = drafter.record(new[0])
+        if known.on_trial(record):
+            record.trial_loss += passes
+        elif self.probing:
+            self.ledger.lost(passes)

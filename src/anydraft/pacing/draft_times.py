@@ -1,0 +1,80 @@
+"""Times of drafts, learned while decoding: by levels, and of reading prompts.
+
+What is done for the first time may take several times as long (tables, kernels), and single measurements stray upwards.
+"""
+
+from __future__ import annotations
+
+import math
+
+FEW, UNLIKELY = 6.0, 0.6
+"""A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
+
+SLOW = 1.5
+"""Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is left
+out."""
+
+
+class DraftTimes:
+    """Seconds of a draft of one drafter, as a fixed part and one per level, for the number of rows at hand.
+
+    A decayed regression; times that stray far from it count as if they strayed less.
+    """
+
+    DECAY = 0.93
+
+    def __init__(self) -> None:
+        self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
+        self._start: float | None = None
+        self._starts = 0
+
+    def observe(self, rows: int, levels: int, seconds: float) -> None:
+        """Learn from one draft of so many levels (at least 1) for so many rows."""
+        expected = self.seconds(levels, rows) if rows in self._sums else None
+        if expected is not None and self._sums[rows][0] < FEW and seconds < UNLIKELY * expected:
+            del self._sums[rows]  # those before had tables to build
+        elif expected is not None:
+            seconds = min(seconds, SLOW * expected)
+        sums = self._sums.setdefault(rows, [0.0] * 5)
+        for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
+            sums[i] = sums[i] * self.DECAY + value
+
+    def forget(self) -> None:
+        """Forget all drafts."""
+        self._sums.clear()
+
+    def observe_start(self, seconds: float, tokens: int) -> None:
+        """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
+        each = seconds / max(1, tokens)
+        self._starts += 1
+        if self._start is None or self._starts == 2:
+            self._start = each if self._start is None else min(self._start, each)
+        else:
+            self._start += 0.3 * (min(each, 3 * self._start) - self._start)
+
+    def start(self, tokens: int) -> float:
+        """Expected seconds of reading so many tokens; 0 before the first prompt."""
+        return (self._start or 0.0) * tokens
+
+    def seconds(self, levels: float, rows: int) -> float | None:
+        """Expected seconds of a draft; None before the first."""
+        line = self._line(rows)
+        return None if line is None else line[0] + line[1] * levels
+
+    def step(self, rows: int) -> float | None:
+        """Expected seconds of one more level; None before the first draft."""
+        line = self._line(rows)
+        return None if line is None else line[1]
+
+    def _line(self, rows: int) -> tuple[float, float] | None:
+        if not self._sums:
+            return None
+        sums = self._sums.get(rows) or self._sums[min(self._sums, key=lambda count: abs(math.log(count / rows)))]
+        weight, levels, squares, seconds, products = sums
+        mean = seconds / max(levels, 1e-9)
+        spread = squares / weight - (levels / weight) ** 2
+        if weight < 3 or spread < 0.25:
+            return 0.0, mean
+        slope = (products / weight - levels * seconds / weight**2) / spread
+        slope = min(max(slope, 0.25 * mean), mean)
+        return max(0.0, (seconds - slope * levels) / weight), slope

@@ -1,0 +1,158 @@
+"""What the measured pacing learns from drafts: runs that end, levels that bring something, the worth of time."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from anydraft.pacing.belief import PRIOR, SURE, UNSCORED, Belief, Luck
+from anydraft.pacing.draft_times import DraftTimes
+from anydraft.pacing.experience import Form, Record
+from anydraft.pacing.reach import GOING_ON, LEAST, Reach
+from anydraft.pacing.serving import Serving
+from anydraft.pacing.times import EDGES, PassTimes
+from anydraft.tree import DraftTree
+
+
+def right_in_a_row(rng: random.Random, right: float, most: int) -> int:
+    """Tokens accepted of a chain of so many."""
+    count = 0
+    while count < most and rng.random() < right:
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("right", [0.5, 0.8, 0.95])
+def test_short_drafts_tell_how_long_ones_would_do(right: float) -> None:
+    """Runs cut off after three tokens give the mean of runs of twenty."""
+    rng, record, form = random.Random(0), Record(), Form()
+    for _ in range(400):
+        count = right_in_a_row(rng, right, 3)
+        record.runs.add(count, 3, 3, ended=count < 3)
+    expected = form.expected(record, depth=20)
+    means = [right_in_a_row(rng, right, 20) for _ in range(4000)]
+    assert expected.gain == pytest.approx(sum(means) / len(means), rel=0.3)
+    assert expected.levels <= 20
+
+
+def test_a_row_of_its_own_outweighs_the_others() -> None:
+    record, form = Record(), Form()
+    for _ in range(100):
+        record.runs.add(0, 4, 4, ended=True)
+    before = form.expected(record, 20).gain
+    for _ in range(20):
+        form.runs.add(6, 8, 8, ended=True)
+    assert before < 0.1
+    assert form.expected(record, 20).gain > 3
+
+
+def levels(masses: list[float]) -> DraftTree:
+    """A verified chain whose levels had these masses."""
+    count = len(masses)
+    return DraftTree((1,) * count, tuple(range(-1, count - 1)), levels=count, masses=tuple(masses))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0, 1.6])
+def test_how_deep_is_learned_from_what_levels_brought(share: float) -> None:
+    """A drafter states masses, and a level brings a token `share` times as often."""
+    rng, reach = random.Random(1), Reach()
+    assert reach.least_mass(0.4) == pytest.approx(0.4 / GOING_ON)
+    for _ in range(3000):
+        mass = rng.uniform(0.1, 0.6)
+        reach.observe(levels([1.0, mass]), 2, 2 if rng.random() < share * mass else 1)
+    assert reach.least_mass(0.3) == pytest.approx(0.3 / share, rel=0.25)
+
+
+def test_what_was_left_out_of_a_draft_says_nothing() -> None:
+    reach = Reach()
+    tree = DraftTree((1,), (-1,), levels=4, masses=(1.0, 0.5, 0.4, 0.3))
+    for _ in range(100):
+        reach.observe(tree, 4, 1)  # four levels were drafted, one node was verified
+    assert reach.least_mass(0.4) == pytest.approx(Reach().least_mass(0.4))
+
+
+def test_no_level_is_worth_more_than_a_token() -> None:
+    assert Reach().least_mass(2.0) > 1
+    reach = Reach()
+    for _ in range(200):
+        reach.observe(levels([1.0, 0.95, 0.95]), 3, 3)
+    assert LEAST <= reach.least_mass(0.02) < 0.05
+
+
+def test_what_a_second_is_worth_with_a_free_drafter() -> None:
+    """Half of the steps copy twelve tokens in 1.4 passes; drafts of four tokens in 3.5 passes make the whole slower."""
+    serving = Serving()
+    for step in range(400):
+        serving.add(*((1.0, 12.0, 1.4) if step % 2 else (0.0, 0.0, 1.0)))
+    assert serving.share == pytest.approx(0.5, abs=0.03)
+    assert serving.speed == pytest.approx(14 / 2.4, rel=0.05)
+    assert serving.with_other(5.0, 3.5) == pytest.approx(18 / 4.9, rel=0.05)
+    assert serving.with_other(5.0, 3.5) < serving.speed
+    # Where it seldom has anything, the same drafts are worth their time.
+    for step in range(400):
+        serving.add(*((1.0, 2.0, 1.4) if step % 20 == 0 else (0.0, 0.0, 1.0)))
+    assert serving.with_other(5.0, 3.5) > serving.speed
+
+
+def test_slow_first_drafts_are_forgotten_and_strays_count_little() -> None:
+    times = DraftTimes()
+    for seconds in (60.0, 45.0, 0.3):
+        times.observe(1, 3, seconds)
+    assert times.seconds(3, 1) == pytest.approx(0.3)
+    for _ in range(30):
+        times.observe(1, 3, 0.3)
+    times.observe(1, 3, 100.0)
+    assert times.seconds(3, 1) == pytest.approx(0.3, rel=0.1)
+
+
+def test_the_table_of_widths_is_what_is_expected_of_each() -> None:
+    rng, times = random.Random(3), PassTimes()
+    for _ in range(300):
+        width = rng.choice([1, 2, 4, 16])
+        times.observe(2, width, (1 + 0.05 * width) * math.exp(rng.gauss(0, 0.05)))
+    plain, ratios = times.table(2)
+    for edge, ratio in zip(EDGES, ratios, strict=True):
+        assert plain * ratio == pytest.approx(times.seconds(2, edge), rel=0.05), edge
+    assert times.table(3)[0] > 0
+
+
+def test_probabilities_are_those_of_the_definition() -> None:
+    """The lines of a cell against shares with priors, worked out for each node anew."""
+    rng, belief, luck = random.Random(5), Belief(), Luck()
+    seen: list[tuple[float, int, bool]] = []
+    for _ in range(60):
+        stated = rng.choice([0.15, 0.5, 0.9])
+        tree = DraftTree((1, 1), (-1, 0), (math.log(stated), 2 * math.log(stated)))
+        accepted = list(range(right_in_a_row(rng, 0.6, 2)))
+        belief.observe(tree, accepted, luck)
+        seen += [(stated, 1, bool(accepted))] + ([(stated, 2, len(accepted) > 1)] if accepted else [])
+
+    def share(of: list[bool], prior: float) -> float:
+        trials = hits = 0.0
+        for hit in of:
+            trials, hits = trials * (1 - 1 / 80) + 1, hits * (1 - 1 / 80) + hit
+        return (hits + PRIOR * prior) / (trials + PRIOR) if of else prior
+
+    for stated in (0.15, 0.5, 0.9):
+        tree = DraftTree((1, 1), (-1, 0), (math.log(stated), 2 * math.log(stated)))
+        chance, expected = 1.0, []
+        for depth in (1, 2):
+            column = share([hit for s, _, hit in seen if s == stated], stated)
+            chance *= min(share([hit for s, d, hit in seen if s == stated and d == depth], column), SURE)
+            expected.append(chance)
+        assert belief.probabilities(tree) == pytest.approx(expected)
+    unscored = DraftTree((1,), (-1,))
+    assert belief.probabilities(unscored) == pytest.approx(
+        belief.probabilities(DraftTree((1,), (-1,), (math.log(UNSCORED),)))
+    )
+
+
+def test_what_follows_an_unlikely_node_is_not_looked_at() -> None:
+    log = math.log(0.05)
+    tree = DraftTree((1,) * 5, (-1, 0, 1, 2, 3), tuple(log * (node + 1) for node in range(5)))
+    whole, short = Belief().probabilities(tree), Belief().probabilities(tree, least=0.01)
+    assert short[:2] == whole[:2]
+    assert short[2:] == [0.0, 0.0, 0.0]
+    assert min(whole) > 0
