@@ -27,8 +27,9 @@ be worse while the drafter's earlier drafts have gained more than that, for it m
 FIRST, PROBE = 3, 6
 """Levels of a drafter's very first draft, and at most of a later one that is made to find out."""
 
-DARING = 0.7
-"""Share of the least mass of a level at which a draft that is made to find out still goes on."""
+DARING, BOLD = 0.7, 0.35
+"""Share of the least mass of a level at which a draft that is made to find out still goes on; and the most that it asks
+for, whatever was learned of levels, or a drafter that was wrong at first would never show how far it is right."""
 
 OVERDRAFT = 3.0
 """Plain passes of debt with probes of drafters in doubt that are allowed."""
@@ -246,6 +247,6 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     least = record.reach.least_mass(hits)
     if hits < 1 and (probing or known.on_trial(record)):
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        return limits.bounds(rows, min(PROBE, left), DARING * least)
+        return limits.bounds(rows, min(PROBE, left), min(DARING * least, BOLD))
     bounds = limits.bounds(rows, limits.deep(draft.gain), least)
     return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))
