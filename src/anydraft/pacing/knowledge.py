@@ -22,6 +22,9 @@ TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 They are spread over the text, whose beginning is often harder to guess than what follows.
 """
 
+DEBT_AT_FIRST = 3.0
+"""Plain passes that probes owe at the start, for trials have just looked."""
+
 
 @dataclass
 class State:
@@ -50,7 +53,7 @@ class Knowledge:
         self.depth = depth
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
-        self.exploring, self.doubting = Ledger(overhead), Ledger(overhead)
+        self.exploring, self.doubting = Ledger(overhead, debt=DEBT_AT_FIRST), Ledger(overhead)
         self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND)
         self.deciding = Mean.of(0.0, 0.0)
         self._serving: dict[float, Serving] = {}

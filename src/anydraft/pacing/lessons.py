@@ -87,7 +87,7 @@ def _learn_draft(
     record.drafts += 1
     if on_trial:
         lost = max(0.0, taken * speed - 1 - (tokens if verified else 0)) / len(asked.rows)
-        record.trial_loss += min(lost, TRIAL_LOSS / 4)
+        record.trial_loss += min(lost, TRIAL_LOSS / 2)
     paid = verified and 1 + tokens > taken * speed
     form.probed(row.position, paid=paid, on_trial=on_trial, warm=asked.warm)
     if not verified:
