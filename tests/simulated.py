@@ -33,6 +33,7 @@ class Simulated:
         stated: what the drafter says that chance is.
         step, fixed, start: seconds of a level, of a call, of reading a prompt.
         behind: seconds a token of reading what was said since the last call.
+        by_row: whether a level takes as much for every row.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Simulated:
     fixed: float = 0.0
     start: float = 0.0
     behind: float = 0.0
+    by_row: bool = False
     calls: int = 0
 
 
@@ -86,6 +88,7 @@ class World:
                 self.seconds += drafter.start
         trees = [self._tree(drafter, row, bound) for row, bound in zip(rows, bounds, strict=True)]
         taken = drafter.fixed + drafter.step * max((tree.levels for tree in trees), default=0)
+        taken *= len(rows) if drafter.by_row else 1
         for row in rows:
             taken += drafter.behind * (row.position - self.read.get((which, row), row.position))
             self.read[which, row] = row.position

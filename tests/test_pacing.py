@@ -157,6 +157,54 @@ def test_a_drafter_as_costly_as_the_target_is_not_started_for_every_row() -> Non
         world.run(pacing, 64)
     assert len(world.known) <= 4
 
+
+def test_a_good_drafter_beside_a_free_one_that_always_has_something() -> None:
+    """It is tried on steps that a free draft serves, too, once it has waited for long."""
+    copier, writer = Simulated("copier", lambda _: 0.6, step=0.0), Simulated("writer", lambda _: 0.85, step=0.1)
+    world, pacing = World([copier, writer], cost=wide_is_cheap), Measured()
+    runs = [world.run(pacing, 512) for _ in range(4)]
+    alone = median(speeds([Simulated("writer", lambda _: 0.85, step=0.1)], cost=wide_is_cheap, tokens=512)[1:])
+    assert writer.calls > 20
+    assert median(runs[1:]) > 0.95 * alone
+
+
+@pytest.mark.parametrize("start", [20.0, 50.0])
+def test_a_drafter_whose_reading_takes_many_passes(start: float) -> None:
+    """An assistant and a long prompt: read seldom, and never for nothing twice."""
+    drafter = Simulated("a", lambda _: NEVER, lambda _: 0.9, step=0.1, start=start)
+    world, pacing = World([drafter], cost=wide_is_cheap), Measured()
+    runs = [world.run(pacing, 256) for _ in range(10)]
+    plain = sum(256 / speed for speed in runs[1:])
+    assert 256 * len(runs[1:]) / plain > 0.96
+
+
+@pytest.mark.parametrize("right", [0.3, 0.9])
+def test_batches_with_a_drafter_that_takes_its_time_for_every_row(right: float) -> None:
+    """What a probe of some rows brings is weighed against the time of all."""
+    later = [
+        speed
+        for seed in range(3)
+        for speed in speeds(
+            [Simulated("a", lambda _: right, step=0.15, by_row=True)], rows=8, cost=wide_is_cheap, seed=seed, runs=3
+        )[1:]
+    ]
+    assert median(later) > 0.97
+
+
+def test_a_first_request_that_ends_at_once_makes_nobody_free() -> None:
+    """Asked for the last token only, a drafter has nothing to draft and takes no time."""
+    drafter = Simulated("a", lambda _: 0.3, step=0.2)
+    world, pacing = World([drafter], cost=wide_is_cheap), Measured()
+    for _ in range(6):
+        world.run(pacing, 5)
+    assert median([world.run(pacing, 128) for _ in range(5)]) > 0.95
+
+
+def test_without_time_for_finding_out_there_is_another_pacing() -> None:
+    with pytest.raises(ValueError, match="use Fixed or Steady"):
+        Measured(overhead=0.0)
+
+
 # What a session meets. ------------------------------------------------------------------------------
 
 

@@ -96,8 +96,11 @@ class Session:
         if hidden is not None:
             for states, step in zip(hidden.unbind(), steps, strict=True):
                 if step.row.finish_reason is None:
-                    kept = [0, *(node + 1 for node in step.accepted)]
-                    self.crew.hear(step.row, states if len(states) == 1 else states[kept])
+                    if len(states) > 1:
+                        states = states[[0, *(node + 1 for node in step.accepted)]]
+                    elif len(hidden) > 1:
+                        states = states.clone()  # a view would keep the states of all rows
+                    self.crew.hear(step.row, states)
         ended = time.perf_counter()
         accepted = [step.accepted for step in steps]
         self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted))

@@ -1,4 +1,4 @@
-"""EAGLE drafter (arXiv 2401.15077) with EAGLE-2's dynamic tree (arXiv 2406.16858), grown by `tree.grow`.
+"""EAGLE drafter (arXiv 2401.15077) with EAGLE-2's dynamic tree (arXiv 2406.16858), grown by `growth.grow`.
 
 The first pass of a draft reads the pairs of token and true feature that were committed since the last one; its
 last prediction gives the root's children. Every further level reads the frontier with its parents' predictions.

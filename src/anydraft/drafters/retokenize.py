@@ -8,6 +8,7 @@ counts half. The best nodes are kept, so where paths read a boundary differently
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from anydraft.growth import Bounds, Growth
 from anydraft.text.alignment import DraftContext, to_target
@@ -43,7 +44,7 @@ class Retokenizer:
         if bound.chain_only:
             leaves = [self._main(growth)] if growth.tokens else []
         recent = context.committed_bytes[-RECENT:]
-        merged = Growth(masses=growth.masses)
+        merged = Growth()
         index: dict[tuple[int, int], int] = {}
         for leaf in sorted(leaves, key=lambda node: -growth.scores[node]):
             node = -1
@@ -53,9 +54,17 @@ class Retokenizer:
                 for end in self.ends[:1] if bound.chain_only else self.ends:
                     _merge(merged, index, node, end, growth.scores[leaf])
         if bound.chain_only:
-            return DraftTree.chain(merged.tokens[: min(bound.nodes, bound.target_depth)], levels=growth.levels)
-        _bound_by_parents(merged)
-        return merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
+            _bound_by_parents(merged)
+            length = min(bound.nodes, bound.target_depth, len(merged.tokens))
+            tokens, scores = tuple(merged.tokens[:length]), tuple(merged.scores[:length])
+            tree = DraftTree(tokens, tuple(range(-1, length - 1)), scores)
+        else:
+            _bound_by_parents(merged)
+            tree = merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
+        # Drafted tokens may be longer or shorter than the target's: masses are matched to depths in proportion.
+        depth, levels = tree.depth, growth.levels
+        masses = tuple(growth.masses[level * levels // depth] for level in range(depth))
+        return replace(tree, levels=levels, masses=masses)
 
     def _path(self, growth: Growth, leaf: int, held: bytes, recent: bytes) -> list[tuple[int, float]]:
         """Target tokens of one path's text with the log score of each."""

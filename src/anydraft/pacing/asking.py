@@ -16,8 +16,8 @@ from anydraft.pacing.pruning import kept
 from anydraft.row import Row
 from anydraft.tree import DraftTree
 
-MOST_LOST = 10.0
-"""Plain passes that one event counts at most: what happens once, such as building tables, says little."""
+FIRST_STARTS, FIRST_LOSS = 2, 2.0
+"""Readings of prompts until which one counts so many plain passes at most: tables and kernels are built once."""
 
 UNLOOKED = 0.01
 """What follows a node of a free draft that is no likelier than this is not looked at."""
@@ -28,7 +28,7 @@ class Asked:
     """One call of a drafter.
 
     Attributes:
-        levels: of the deepest draft; bound: of the deepest one allowed.
+        levels: of the deepest draft; allowed: per row, levels of the deepest that it could have been.
         call: seconds of the call; seconds: with reading what is new of known rows, and for a free one with weighing
             its drafts.
         warm: whether it was asked in the step before, too.
@@ -39,7 +39,7 @@ class Asked:
     rows: Sequence[Row]
     trees: Sequence[DraftTree]
     levels: int
-    bound: int
+    allowed: Sequence[int]
     call: float
     seconds: float
     costly: bool
@@ -98,11 +98,12 @@ class Asking:
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
         seconds = crew.seconds_last + (0.0 if new else reading)
         warm = which in self.before and not new
-        drafter.called(count, levels, seconds, warm=warm)
-        self.known.price(drafter, len(self.rows))
-        deepest = max(bound.depth for bound in bounds)
+        if which in crew.working:  # how long it took to break says nothing
+            drafter.called(count, levels, seconds, warm=warm)
+            self.known.price(drafter, len(self.rows))
+        allowed = [min(bound.depth, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
         self.asked.append(
-            Asked(which, name, rows, trees, levels, deepest, crew.seconds_last, seconds, not drafter.free, warm)
+            Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, not drafter.free, warm)
         )
         for i, row, tree in zip(places, rows, trees, strict=True):
             if not len(tree):
@@ -125,7 +126,9 @@ class Asking:
         """A drafter has met rows."""
         known, tokens = self.known, sum(map(length, new))
         drafter.times.observe_start(seconds, tokens)
-        passes = min(drafter.times.start(tokens) / known.seconds(len(self.rows), 1), MOST_LOST)
+        passes = drafter.times.start(tokens) / known.seconds(len(self.rows), 1)
+        if drafter.times.starts < FIRST_STARTS:
+            passes = min(passes, FIRST_LOSS)
         known.safety.lost(passes)
         record = drafter.record(new[0])
         if known.on_trial(record):

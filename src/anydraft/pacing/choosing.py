@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
 from anydraft.growth import Bounds
-from anydraft.pacing.experience import Expected, Experience
+from anydraft.pacing.experience import LONGEST_GAP, Expected, Experience
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.protocol import Draft
@@ -151,6 +151,8 @@ def _offer(
         gain = drafts[i].gain
         if gain <= free[i]:
             break
+        if rows[i].remaining <= 1:
+            continue
         tokens += gain - free[i]
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
             starting += drafter.times.start(length(rows[i])) * (1 + gain) / max(1, rows[i].remaining)
@@ -168,42 +170,48 @@ def length(row: Row) -> int:
     return len(row.prompt) + len(row.tokens)
 
 
-def due(known: Knowledge, now: Now, crew: Crew) -> tuple[Choice | None, int]:
+def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[Choice | None, int]:
     """A costly drafter and rows for which it is time to look again; None when there is none, or no means.
+
+    Args:
+        free: per row the tokens expected of free drafts; such a row waits, but not for ever.
 
     Returns:
         the choice, and if it is None the steps until there may be one.
     """
     candidates: list[tuple[float, int, int]] = []
     ledgers: dict[tuple[int, int], Ledger] = {}
-    rows, count, wait = now.rows, len(now.rows), LONGEST_WAIT
+    rows, wait = now.rows, LONGEST_WAIT
     for which in crew.working:
         name = crew.names[which]
         drafter = known.drafters.get(name)
-        if drafter is None:
-            candidates += [(-math.inf, which, i) for i in range(count)]
-            continue
-        if drafter.free:
+        if drafter is not None and drafter.free:
             continue
         met = any(crew.met(which, row) for row in rows)
         for i, row in enumerate(rows):
-            if met and not crew.met(which, row):
+            if (met and not crew.met(which, row)) or row.remaining <= 1:
                 continue
-            ahead = known.form(row, name).due - row.position
+            ahead = known.form(row, name).due - row.position + (LONGEST_GAP if free[i] else 0)
             if ahead > 0:
                 wait = min(wait, ahead)
+                continue
+            if drafter is None:
+                candidates.append((-math.inf, which, i))
                 continue
             start = 0.0 if met else drafter.times.start(length(row)) / now.plain
             record = drafter.record(row)
             if known.on_trial(record) and start <= TRIAL_LOSS - record.trial_loss:
                 candidates.append((-math.inf, which, i))
                 continue
-            loss = start + _loss(now, drafter, known.form(row, name).expected(record, PROBE))
+            loss = start + free[i] / now.worth
+            loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
-            better = min(DOUBT * math.sqrt((draft.gain + 0.1) / max(1, record.drafts)), draft.levels - draft.gain)
-            in_doubt = _loss(now, drafter, draft, better) < 0
+            better = DOUBT * math.sqrt((draft.gain + 0.1) / max(1, record.drafts))
+            in_doubt = _loss(now, drafter, draft, min(better, max(0.0, draft.levels - draft.gain))) < 0
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
-            if record.gains.debt + loss <= -1 or ledger.allows(loss, most):
+            if record.gains.debt + loss <= -1:
+                ledger = record.gains
+            if ledger is record.gains or ledger.allows(loss, most):
                 candidates.append((loss, which, i))
                 ledgers[which, i] = ledger
             else:

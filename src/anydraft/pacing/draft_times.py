@@ -26,7 +26,7 @@ class DraftTimes:
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
         self._start: float | None = None
-        self._starts = 0
+        self.starts = 0
 
     def observe(self, rows: int, levels: int, seconds: float) -> None:
         """Learn from one draft of so many levels (at least 1) for so many rows."""
@@ -46,8 +46,8 @@ class DraftTimes:
     def observe_start(self, seconds: float, tokens: int) -> None:
         """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
         each = seconds / max(1, tokens)
-        self._starts += 1
-        if self._start is None or self._starts == 2:
+        self.starts += 1
+        if self._start is None or self.starts == 2:
             self._start = each if self._start is None else min(self._start, each)
         else:
             self._start += 0.3 * (min(each, 3 * self._start) - self._start)
@@ -69,12 +69,14 @@ class DraftTimes:
     def _line(self, rows: int) -> tuple[float, float] | None:
         if not self._sums:
             return None
-        sums = self._sums.get(rows) or self._sums[min(self._sums, key=lambda count: abs(math.log(count / rows)))]
+        count = rows if rows in self._sums else min(self._sums, key=lambda count: abs(math.log(count / rows)))
+        # How it grows with rows nobody knows: more than nothing, less than in proportion.
+        sums, grown = self._sums[count], math.sqrt(max(1.0, rows / count))
         weight, levels, squares, seconds, products = sums
         mean = seconds / max(levels, 1e-9)
         spread = squares / weight - (levels / weight) ** 2
         if weight < 3 or spread < 0.25:
-            return 0.0, mean
+            return 0.0, mean * grown
         slope = (products / weight - levels * seconds / weight**2) / spread
         slope = min(max(slope, 0.25 * mean), mean)
-        return max(0.0, (seconds - slope * levels) / weight), slope
+        return max(0.0, (seconds - slope * levels) / weight) * grown, slope * grown

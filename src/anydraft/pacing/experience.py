@@ -157,6 +157,7 @@ class Experience:
     Attributes:
         times: of its drafts by level, and of reading a prompt.
         call: seconds of a call, whatever came of it.
+        drafted: whether it ever drafted anything.
         settled: whether a call was timed that followed another one at once.
         rests: steps in which it is passed over from now on, if free.
         free: whether calls take next to no time; then it is asked at every step.
@@ -167,7 +168,7 @@ class Experience:
         self.call: Mean | None = None
         self.calls = 0
         self.rests = self._rest = 0
-        self.free = self.settled = False
+        self.free = self.settled = self.drafted = False
         self._records: dict[float, Record] = {}
 
     def record(self, row: Row) -> Record:
@@ -193,6 +194,8 @@ class Experience:
         up: it says little of calls in a row, and counts only until there was one of those.
         """
         self.calls += 1
+        if levels and not self.drafted:  # until now it took its time to say nothing
+            self.drafted, self.call = True, None
         if self.call is None:
             self.call = Mean.of(seconds, 1.0, 0.9)
         elif self.calls == 2:  # the first one may have had tables to build

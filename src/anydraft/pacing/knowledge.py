@@ -16,11 +16,17 @@ FREE, NOT_FREE = 0.02, 0.04
 """A drafter whose call takes less than the first share of a plain pass is asked at every step, until it takes more than
 the second."""
 
+SILENT = 4
+"""Calls after which a drafter that never drafted anything may be taken for a free one."""
+
 TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
 
 They are spread over the text, whose beginning is often harder to guess than what follows.
 """
+
+DEEPEST = 20.0
+"""Plain passes behind plain decoding that are remembered."""
 
 DEBT_AT_FIRST = 3.0
 """Plain passes that probes owe at the start, for trials have just looked."""
@@ -50,11 +56,13 @@ class Knowledge:
     """
 
     def __init__(self, overhead: float, depth: int) -> None:
+        if not overhead > 0:
+            raise ValueError(f"overhead is a share of the time, above 0, got {overhead}; use Fixed or Steady for none")
         self.depth = depth
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
         self.exploring, self.doubting = Ledger(overhead, debt=DEBT_AT_FIRST), Ledger(overhead)
-        self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND)
+        self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND, worst=DEEPEST)
         self.deciding = Mean.of(0.0, 0.0)
         self._serving: dict[float, Serving] = {}
         self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()
@@ -65,7 +73,7 @@ class Knowledge:
 
     def price(self, drafter: Experience, rows: int) -> None:
         """Say whether a drafter's calls take next to no time."""
-        if drafter.call is not None:
+        if drafter.call is not None and (drafter.drafted or drafter.calls >= SILENT):
             drafter.free = drafter.call.value < (NOT_FREE if drafter.free else FREE) * self.seconds(rows, 1)
 
     def state(self, row: Row) -> State:

@@ -1,7 +1,7 @@
 """Ledger: what was lost so far, in passes of plain decoding, and whether more may be risked.
 
 A step that brings less than its time is worth is a loss, one that brings more a gain. Every step pays back a small
-share of its time. So over any long stretch the losses stay below that share, whatever the drafters do.
+share of its time. So over any long stretch what is entered here stays below that share, whatever the drafters do.
 """
 
 from __future__ import annotations

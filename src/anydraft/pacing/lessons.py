@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anydraft.pacing.asking import MOST_LOST, Asked, Asking
-from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
+from anydraft.pacing.asking import Asked, Asking
+from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.protocol import Draft, Outcome
 from anydraft.row import Row
 
@@ -32,7 +32,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     drafting = sum(_seconds(known, asked, count) for asked in step.asked) + step.costly * known.deciding.value
     taken = drafting / plain + passed
     if step.probing and not _on_trial(known, step):
-        step.ledger.lost(min(max(0.0, taken - tokens / step.speed), MOST_LOST))
+        step.ledger.lost(max(0.0, taken - tokens / step.speed))
     known.safety.lost(taken - tokens)
     known.safety.passed(taken)
     known.exploring.passed(taken)
@@ -46,7 +46,9 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
         state.report.count(name, len(draft.tree), probe=step.probing and draft.drafter is not None)
         for asked in step.asked:
             if row in asked.rows and (asked.name == name or asked.costly):
-                _learn_draft(known, asked, row, draft, accepted, taken, step.speed)
+                _learn_draft(known, asked, row, draft, accepted)
+    for asked in step.asked:
+        _account(known, asked, step, tokens, taken)
 
 
 def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
@@ -54,8 +56,8 @@ def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
     drafter, modelled = known.drafters[asked.name], None
     if asked.costly and asked.levels:
         modelled = drafter.times.seconds(asked.levels, len(asked.rows))
-    most = MOST_LOST if drafter.calls > FIRST_CALLS else 1.0
-    return min(modelled or asked.seconds, most * known.seconds(rows, 1))
+    seconds = modelled or asked.seconds
+    return seconds if drafter.calls > FIRST_CALLS else min(seconds, known.seconds(rows, 1))
 
 
 def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float) -> None:
@@ -75,30 +77,42 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     known.serving(outcome.rows[0]).add(served / count, tokens / count, passed)
 
 
-def _learn_draft(
-    known: Knowledge, asked: Asked, row: Row, draft: Draft, accepted: Sequence[int], taken: float, speed: float
-) -> None:
-    """What a draft brought one row, in a step of so many plain passes, each of which is worth `speed` tokens of it."""
-    drafter, form = known.drafters[asked.name], known.form(row, asked.name)
-    record, tokens = drafter.record(row), len(accepted)
-    mine = draft.drafter == asked.which
-    verified = mine or draft.drafter is None  # else another one's draft was
-    on_trial = known.on_trial(record)
-    record.drafts += 1
-    if on_trial:
-        lost = max(0.0, taken * speed - 1 - (tokens if verified else 0)) / len(asked.rows)
-        record.trial_loss += min(lost, TRIAL_LOSS / 2)
-    paid = verified and 1 + tokens > taken * speed
-    form.probed(row.position, paid=paid, on_trial=on_trial, warm=asked.warm)
-    if not verified:
+def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float) -> None:
+    """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
+
+    Args:
+        tokens: of a row, on average over all rows.
+        taken: time of the step in plain passes.
+    """
+    drafter = known.drafters[asked.name]
+    if not asked.costly:
         return
-    record.gains.lost((taken - (1 + tokens) / known.serving(row).speed) / len(asked.rows))
+    record, worth = drafter.record(asked.rows[0]), taken * step.speed
+    on_trial = known.on_trial(record)
+    if on_trial:
+        record.trial_loss += max(0.0, worth - tokens)
+    record.drafts += 1
+    record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
+    for row in asked.rows:
+        known.form(row, asked.name).probed(row.position, paid=tokens > worth, on_trial=on_trial, warm=asked.warm)
+
+
+def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepted: Sequence[int]) -> None:
+    """What a draft brought one row."""
+    mine = draft.drafter == asked.which
+    if not mine and draft.drafter is not None:
+        return  # another one's draft was verified
+    drafter, form, place = known.drafters[asked.name], known.form(row, asked.name), asked.rows.index(row)
+    record, tokens, drafted = drafter.record(row), len(accepted), asked.trees[place]
+    if not asked.costly:
+        record.drafts += 1
+        form.probed(row.position, paid=tokens > 0, on_trial=False, warm=True)
     # A draft that was right to the end of what was allowed would have gone on being right.
-    ended = not mine or tokens < draft.tree.depth or asked.levels < asked.bound
+    levels = drafted.levels or drafted.depth
+    ended = not mine or tokens < draft.tree.depth or levels < asked.allowed[place]
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
     if mine:
-        drafted = asked.trees[asked.rows.index(row)]
         record.belief.observe(draft.tree, accepted, form.luck)
         record.reach.observe(draft.tree, drafted.depth, tokens)
 

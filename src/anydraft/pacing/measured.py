@@ -86,8 +86,8 @@ class Measured:
         if not waits:
             choice, value = best(known, now, crew, free, width)
             now = replace(now, worth=value)
-            if choice is None and (width == 1 or not all(free)):
-                choice, self._wait = due(known, now, crew)
+            if choice is None:
+                choice, self._wait = due(known, now, crew, free)
                 step.probing = choice is not None
                 if choice is not None and choice.ledger is not None:
                     step.ledger = choice.ledger

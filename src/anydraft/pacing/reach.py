@@ -40,14 +40,13 @@ class Reach:
             depth: of the draft before anything was left out of it.
             accepted: tokens kept.
         """
-        verified, levels = tree.depth, len(tree.masses)
-        for level in range(1, levels):
-            # Drafted tokens may be longer or shorter than the target's: levels are matched to depths in proportion.
-            if verified * levels <= level * depth:
+        verified = tree.depth
+        for level in range(1, len(tree.masses)):
+            if verified <= level < depth:
                 break  # left out, so that nobody knows
             cell = bisect_right(MASSES, tree.masses[level])
             self._masses[cell] = FADING * self._masses[cell] + tree.masses[level]
-            self._hits[cell] = FADING * self._hits[cell] + (accepted * levels > level * depth)
+            self._hits[cell] = FADING * self._hits[cell] + (accepted > level)
 
     def least_mass(self, hits: float) -> float:
         """The stated mass down to which a level brings something at least this often; above 1 where none does."""

@@ -19,14 +19,13 @@ class Serving:
     """What free drafters had of late, per row.
 
     Attributes:
-        share: of the steps in which they had something that was verified.
         speed: tokens of a row per plain pass, if plain passes are made whenever they have nothing.
     """
 
     def __init__(self) -> None:
         self._steps = START
         self._served = self._tokens = self._passes = 0.0
-        self.share, self.speed = 0.0, 1.0
+        self.speed = 1.0
 
     def add(self, served: float, tokens: float, passes: float) -> None:
         """Count a step.
@@ -41,7 +40,6 @@ class Serving:
         self._served = keep * self._served + served
         self._tokens = keep * self._tokens + tokens
         self._passes = keep * self._passes + served * passes
-        self.share = self._served / self._steps
         self.speed = max(1.0, self.with_other(1.0, 1.0))
 
     def with_other(self, tokens: float, passes: float) -> float:

@@ -117,7 +117,7 @@ class PassTimes:
         return self._plain(rows) or 1.0, passes.table
 
     def _forget_tables(self) -> None:
-        for passes in self._of_rows.values():
+        for passes in list(self._of_rows.values()):
             passes.table = None
 
     def wants_plain(self, rows: int) -> bool:
