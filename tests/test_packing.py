@@ -83,7 +83,7 @@ def test_the_same_numbers(arch: str) -> None:
 
 
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("shape", [(1, 5000), (96, 96), (128, 384), (160, 96), (1024, 384), (384, 1024)])
+@pytest.mark.parametrize("shape", [(2, 5000), (96, 96), (128, 384), (160, 96), (1024, 384), (384, 1024)])
 def test_every_number_of_rows(shape: tuple[int, int], biased: bool) -> None:
     plain = torch.nn.Linear(shape[1], shape[0], bias=biased).bfloat16().eval()
     packed = copy.deepcopy(plain)
@@ -115,9 +115,10 @@ def test_layers_of_other_kinds_and_small_ones_stay() -> None:
     kinds = {name.rsplit(".")[-1]: type(module).__name__ for name, module in packed.named_modules()}
     assert kinds["c_fc"] == "Conv1D"
     assert kinds["lm_head"] == "PackedLinear"
-    small = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 65)).bfloat16().eval()
+    small = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 65), torch.nn.Linear(65, 1))
+    small.append(torch.nn.Linear(5000, 1)).bfloat16().eval()
     assert pack(small) == 1
-    assert type(small[0]) is torch.nn.Linear
+    assert [type(layer) is torch.nn.Linear for layer in small] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("name", ["target", "assistant"])

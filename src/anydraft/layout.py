@@ -54,6 +54,8 @@ def laid_out(weight: torch.Tensor) -> LaidOut | None:
     """A weight (out, in) in oneDNN's layout; None where it would not help, not be the same, or cannot be."""
     if weight.ndim != 2 or weight.numel() <= LARGEST_PLAIN or weight.layout != torch.strided:
         return None
+    if weight.shape[0] == 1:  # products with a vector are added up otherwise on some CPUs, and have nothing to gain
+        return None
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or missing() is not None:
         return None
     try:

@@ -194,7 +194,7 @@ class Experience:
         up: it says little of calls in a row, and counts only until there was one of those.
         """
         self.calls += 1
-        if levels and not self.drafted:  # until now it took its time to say nothing
+        if levels and not self.drafted:  # until now it only said nothing, which may take less time
             self.drafted, self.call = True, None
         if self.call is None:
             self.call = Mean.of(seconds, 1.0, 0.9)

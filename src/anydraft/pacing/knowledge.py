@@ -16,9 +16,6 @@ FREE, NOT_FREE = 0.02, 0.04
 """A drafter whose call takes less than the first share of a plain pass is asked at every step, until it takes more than
 the second."""
 
-SILENT = 4
-"""Calls after which a drafter that never drafted anything may be taken for a free one."""
-
 TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
 
@@ -73,7 +70,7 @@ class Knowledge:
 
     def price(self, drafter: Experience, rows: int) -> None:
         """Say whether a drafter's calls take next to no time."""
-        if drafter.call is not None and (drafter.drafted or drafter.calls >= SILENT):
+        if drafter.call is not None:
             drafter.free = drafter.call.value < (NOT_FREE if drafter.free else FREE) * self.seconds(rows, 1)
 
     def state(self, row: Row) -> State:
