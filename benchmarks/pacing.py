@@ -4,14 +4,16 @@
     python benchmarks/pacing.py --part bad --dtype float32    # one of bad, good, mixed, batch
     python benchmarks/pacing.py --enlarge 400e6 --part good --limit 4 --max-new-tokens 96
 
-All contenders of a part alternate prompt by prompt with plain decoding. Each warms up on a prompt of its own, so that
-its pacing has seen its drafter once. See benchmarks/README.md.
+All contenders of a group decode the same prompt at the same time, a slice of tokens each in turn, plain decoding among
+them, and plain decoding once more to see what chance does. Each warms up on a prompt of its own, so that its pacing has
+seen its drafter once. See benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +27,12 @@ from anydraft.bench.bad_drafters import RandomDrafter, WrongDrafter
 from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.enlarge import enlarge_to
 from anydraft.bench.enlarge_network import enlarge_network
-from anydraft.bench.measure import Plan, Record
-from anydraft.bench.pacing_report import pacing_table, reached, summarise_pacing
+from anydraft.bench.measure import Plan, one_by_one
+from anydraft.bench.pacing_report import AGAIN, PLAIN, pacing_table, reached, summarise_pacing
 from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
+from anydraft.bench.slices import InSlices
 from anydraft.bench.surroundings import surround
 from anydraft.drafters import AssistantDrafter, LookupDrafter
 from anydraft.drafters.named import model_drafter
@@ -67,6 +70,9 @@ def main(
     dtype: str = "bfloat16",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     seed: int = 0,
+    slice_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of a row that a contender decodes at a time; 0: whole runs in turn.")
+    ] = 32,
     out: Annotated[Path, typer.Option(help="Folder for all files of the run.")] = Path("runs/pacing"),
     docs: Annotated[Path | None, typer.Option(help="PREFIX of copies: .md, .summary.json, .provenance.json")] = None,
     again: Annotated[bool, typer.Option("--again", help="Figures of the runs in OUT, without measuring.")] = False,
@@ -92,20 +98,23 @@ def main(
             max_new_tokens=max_new_tokens,
             temperatures=temperature,
             parts=[str(one) for one in part],
+            slice_tokens=slice_tokens or None,
         )
         out.mkdir(parents=True, exist_ok=True)
         (out / "title.txt").write_text(f"Pacing: {bench.name}, {dtype}, {threads} threads\n", "utf-8")
         write_json(out / "provenance.json", taken)
-    for one in part:
-        for batch in BATCHES if one is Part.BATCH else (1,):
-            folder = out / (f"{one}-{batch}" if one is Part.BATCH else one)
-            if again:
-                records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
-            else:
-                copying = one is Part.MIXED
-                plan = _plan(bench, chosen, batch, limit, temperature, max_new_tokens, seed, copying=copying)
-                records = _measured(bench, one, plan, folder, taken, console)
-            rows += summarise_pacing(one, records, seed=seed)
+    for group in [group for one in part for group in _groups(one)]:
+        folder = out / group.name
+        if again:
+            records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
+        else:
+            console.print(group.name)
+            plan = _plan(bench, chosen, group, limit, temperature, max_new_tokens, seed)
+            turns = InSlices(slice_tokens) if slice_tokens else one_by_one
+            records = collect(
+                _contenders(bench, group), plan, out=folder, provenance=taken, console=console, turns=turns
+            )
+        rows += summarise_pacing(group.part, records, seed=seed)
     aims = reached(rows)
     table = pacing_table(rows, aims, (out / "title.txt").read_text("utf-8").strip())
     summary = {"rows": [row.to_dict() for row in rows], "aims": [aim.to_dict() for aim in aims]}
@@ -117,6 +126,30 @@ def main(
         for name in ("summary.json", "provenance.json"):
             Path(f"{docs}.{name}").write_text((out / name).read_text("utf-8"), "utf-8")
     console.print(table, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Contenders that decode together: one part, or what of it belongs together."""
+
+    part: Part
+    drafters: tuple[str, ...]
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        more = {Part.GOOD: f"-{self.drafters[0]}", Part.BATCH: f"-{self.batch}"}
+        return self.part + more.get(self.part, "")
+
+
+def _groups(part: Part) -> list[_Group]:
+    alone = ("uag", "redrafter", "lookup")
+    if part is Part.BAD:
+        return [_Group(part, ("wrong", "random", "expensive", "mismatched"))]
+    if part is Part.GOOD:
+        return [_Group(part, (name,)) for name in alone[:2]]
+    return [_Group(part, (*alone, "lookup+redrafter"), batch) for batch in (BATCHES if part is Part.BATCH else (1,))]
 
 
 class _Bench:
@@ -133,82 +166,71 @@ class _Bench:
         network = load_network(models.path("redrafter"), dtype=dtype)
         network.attach(small)
         self.network = network if large is small else enlarge_network(network, large)
-        self.mismatched = mismatched
         self.twin = copy.deepcopy(large)
         pack(large)
-        self.target = Target(large, self.tokenizer)
-
-    def assistant(self) -> Drafter:
-        """The embedded assistant, which has another tokenizer."""
-        return self._assistant(models.path("assistant"))
-
-    def redrafter(self) -> Drafter:
-        """The embedded ReDrafter, adapted to the target's size."""
-        return trained_drafter(self.target, self.network)
-
-    def bad(self) -> Iterator[tuple[str, Sequence[Drafter]]]:
-        """Drafters that cannot gain anything."""
-        unused = self.tokenizer.pad_token_id or 0
-        yield "wrong", [WrongDrafter(unused)]
-        yield "random", [RandomDrafter(self.target.vocab_size)]
         pack(self.twin)
-        ends = self.target.eos_token_ids
-        as_costly = AssistantDrafter(
-            LanguageModel(self.twin), vocab_size=self.target.vocab_size, eos_token_ids=ends
-        )
-        yield "expensive", [as_costly]
-        if self.mismatched is not None:
-            yield "mismatched", [self._assistant(self.mismatched)]
+        self.target = Target(large, self.tokenizer)
+        self._makers: dict[str, Callable[[], Drafter | None]] = {
+            "wrong": lambda: WrongDrafter(self.tokenizer.pad_token_id or 0),
+            "random": lambda: RandomDrafter(self.target.vocab_size),
+            "expensive": self._as_costly,
+            "mismatched": self._assistant(mismatched),
+            "uag": self._assistant(models.path("assistant")),
+            "redrafter": lambda: trained_drafter(self.target, self.network),
+            "lookup": LookupDrafter,
+        }
 
-    def _assistant(self, place: Path) -> Drafter:
-        model = _model(str(place), self.dtype)
+    def drafters(self, name: str) -> list[Drafter]:
+        """New drafters of a name ("lookup+redrafter" are two); none where there is nothing to make one from."""
+        return [drafter for part in name.split("+") if (drafter := self._makers[part]()) is not None]
+
+    def _assistant(self, place: Path | None) -> Callable[[], Drafter | None]:
+        if place is None:
+            return lambda: None
+        model, tokenizer = _model(str(place), self.dtype), AutoTokenizer.from_pretrained(place)
         pack(model)
-        return model_drafter(self.target, model, AutoTokenizer.from_pretrained(place))
+        return lambda: model_drafter(self.target, model, tokenizer)
+
+    def _as_costly(self) -> Drafter:
+        twin = LanguageModel(self.twin)
+        return AssistantDrafter(twin, vocab_size=self.target.vocab_size, eos_token_ids=self.target.eos_token_ids)
 
 
 def _model(place: str, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()
 
 
-def _contenders(bench: _Bench, part: Part) -> list[AnydraftContender]:
-    """Plain decoding first, then the part's own."""
-    made: list[tuple[str, Sequence[Drafter], Pacing | None]] = []
-    single: list[tuple[str, Sequence[Drafter]]] = [
-        ("uag", [bench.assistant()]),
-        ("redrafter", [bench.redrafter()]),
-        ("lookup", [LookupDrafter()]),
-    ]
-    if part is Part.BAD:
-        made = [(name, drafters, None) for name, drafters in bench.bad()]
-    elif part is Part.GOOD:
-        for name, drafters in single[:2]:
-            made.append((name, drafters, None))
+def _contenders(bench: _Bench, group: _Group) -> list[AnydraftContender]:
+    """Plain decoding first, then the group's own; none share a drafter, for all decode at the same time."""
+    made = [AnydraftContender(PLAIN, Decoder(bench.target))]
+    for name, pacing in _settings(group):
+        drafters = bench.drafters(name.partition("@")[0])
+        if drafters:
+            made.append(AnydraftContender(f"{PLAIN}-{name}", Decoder(bench.target, drafters, pacing=pacing)))
+    return [*made, AnydraftContender(AGAIN, Decoder(bench.target))]
+
+
+def _settings(group: _Group) -> Iterator[tuple[str, Pacing | None]]:
+    """Names of contenders and their pacing; None is the default."""
+    for name in group.drafters:
+        yield name, None
+        if group.part is Part.GOOD:
             for size in CHAINS:
-                made.append((f"{name}@chain{size}", drafters, Fixed(Bounds(size, 1, size, branch=1))))
+                yield f"{name}@chain{size}", Fixed(Bounds(size, 1, size, branch=1))
             for nodes in TREES:
-                made.append((f"{name}@tree{nodes}", drafters, Steady(nodes=nodes - 1)))
-    else:
-        made = [(name, drafters, None) for name, drafters in single]
-        mixture = [drafter for _, drafters in reversed(single[1:]) for drafter in drafters]
-        made.append(("lookup+redrafter", mixture, None))
-    plain = AnydraftContender("anydraft", Decoder(bench.target))
-    return [
-        plain,
-        *(AnydraftContender(f"anydraft-{name}", Decoder(bench.target, list(d), pacing=p)) for name, d, p in made),
-    ]
+                yield f"{name}@tree{nodes}", Steady(nodes=nodes - 1)
 
 
 def _plan(
     bench: _Bench,
     chosen: PromptSet,
-    batch: int,
+    group: _Group,
     limit: int,
     temperatures: list[float],
     max_new_tokens: int,
     seed: int,
-    *,
-    copying: bool,
 ) -> Plan:
+    batch, copying = group.batch, group.part is Part.MIXED
     texts = [(prompt.id, _begun_again(prompt.text) if copying else prompt.text) for prompt in chosen.prompts]
     encoded = [(name, list(bench.tokenizer(text)["input_ids"])) for name, text in texts]
     if len(encoded) <= limit:
@@ -231,11 +253,6 @@ def _begun_again(text: str) -> str:
     """A text and the first half of it once more: what follows is copied for a while, and then is new."""
     lines = text.splitlines(keepends=True)
     return text.rstrip("\n") + "\n\n\n" + "".join(lines[: max(1, len(lines) // 2)])
-
-
-def _measured(bench: _Bench, part: Part, plan: Plan, folder: Path, taken: dict[str, Any], console: Any) -> list[Record]:
-    console.print(f"{part}" + (f", batch {plan.batch}" if plan.batch > 1 else ""))
-    return collect(_contenders(bench, part), plan, out=folder, provenance=taken, console=console)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ assistant for good, so it works on a copy that is made anew at every temperature
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -31,7 +31,7 @@ class AnydraftContender:
     """A decoder of this package, with or without a drafter.
 
     Attributes:
-        steps: of the last run, for who wants to show them.
+        trace: steps of the last run, for who wants to show them.
         memory: bytes by batch size, noted with every run of that size.
         draft_prompts: what the drafter reads instead, by the token ids of a prompt.
     """
@@ -39,7 +39,7 @@ class AnydraftContender:
     def __init__(self, name: str, decoder: DecoderLike) -> None:
         self.name = name
         self.decoder = decoder
-        self.steps: list[Any] = []
+        self.trace: list[Any] = []
         self.memory: dict[int, int | None] = {}
         self.draft_prompts: dict[tuple[int, ...], str] = {}
         self._pacing = copy.deepcopy(getattr(decoder, "pacing", None))
@@ -50,26 +50,41 @@ class AnydraftContender:
             self.decoder.pacing = copy.deepcopy(self._pacing)  # type: ignore[attr-defined]
 
     def run(self, prompt: Tokens, task: Task) -> Run:
-        """Decode once, step by step, which is where the time to the first token comes from."""
-        self.steps = []
+        """Decode once."""
+        steps = self.steps(prompt, task)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                run: Run = done.value
+                return run
+
+    def steps(self, prompt: Tokens, task: Task) -> Generator[int, None, Run]:
+        """Decode once; after every step the tokens so far, of all rows. Time between the steps does not count."""
+        self.trace = []
         first: dict[int, float] = {}
-        reads = self._draft_prompt(prompt, task.batch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a drafter was left out is in the run's failures
+        count, seconds, start = 0, 0.0, time.perf_counter()
+        options = {"temperature": task.temperature, "max_new_tokens": task.max_new_tokens, "seed": task.seed}
+        options |= self._draft_prompt(prompt, task.batch)
+        stream = iter(self.decoder.stream(prompt, ignore_eos=True, **options))
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a drafter was left out is in the run's failures
+                step = next(stream, None)
+            if step is None:
+                break
+            if step.row not in first:
+                first[step.row] = seconds + time.perf_counter() - start
+            self.trace.append(step)
+            count += len(step.tokens)
+            seconds += time.perf_counter() - start
+            yield count
             start = time.perf_counter()
-            for step in self.decoder.stream(
-                prompt,
-                temperature=task.temperature,
-                max_new_tokens=task.max_new_tokens,
-                seed=task.seed,
-                ignore_eos=True,
-                **reads,
-            ):
-                if step.row not in first:
-                    first[step.row] = time.perf_counter() - start
-                self.steps.append(step)
-            seconds = time.perf_counter() - start
-        rows = {step.row: step.generation for step in self.steps if step.generation is not None}
+        seconds += time.perf_counter() - start
+        return self._run(seconds, first, task)
+
+    def _run(self, seconds: float, first: dict[int, float], task: Task) -> Run:
+        rows = {step.row: step.generation for step in self.trace if step.generation is not None}
         stats = sum((rows[row].stats for row in rows), Stats())
         return Run(
             tokens=[token for row in sorted(rows) for token in rows[row].tokens],

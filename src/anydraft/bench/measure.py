@@ -160,7 +160,23 @@ class Plan:
         return len(self.prompts) * len(self.temperatures)
 
 
-def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
+Started = Callable[[str, str], None]
+"""Told the prompt's id and the contender's name when it is the contender's turn."""
+
+Turns = Callable[[Sequence[Any], str, Tokens, Task, Started], Iterator[Record]]
+"""A way to take contenders, in an order in which each begins as often as the others, through one prompt."""
+
+
+def one_by_one(
+    contenders: Sequence[Contender], prompt_id: str, tokens: Tokens, task: Task, started: Started
+) -> Iterator[Record]:
+    """Each contender's whole run in turn."""
+    for contender in contenders:
+        started(prompt_id, contender.name)
+        yield attempt(contender, prompt_id, tokens, task)
+
+
+def measure(contenders: Sequence[Contender], plan: Plan, turns: Turns = one_by_one) -> Iterator[Record]:
     """Yield a record per temperature, prompt and contender as each is done; all contenders warm up first."""
     for temperature in plan.temperatures:
         if all((temperature, prompt_id) in plan.done for prompt_id, _ in plan.prompts):
@@ -174,9 +190,8 @@ def measure(contenders: Sequence[Contender], plan: Plan) -> Iterator[Record]:
             if (temperature, prompt_id) in plan.done:
                 continue
             first = number % len(contenders)
-            for contender in [*contenders[first:], *contenders[:first]]:
-                plan.on_start(prompt_id, contender.name)
-                record = attempt(contender, prompt_id, tokens, task)
+            order = [*contenders[first:], *contenders[:first]]
+            for record in turns(order, prompt_id, tokens, task, plan.on_start):
                 if plan.judge is not None and record.run is not None and temperature > 0:
                     surprise = _surprise(plan.judge, tokens, record.run, task)
                     record = dataclasses.replace(record, surprise=surprise)
@@ -201,13 +216,25 @@ def _surprise(judge: Judge, tokens: Tokens, run: Run, task: Task) -> Surprise:
 
 def attempt(contender: Contender, prompt_id: str, tokens: Tokens, task: Task) -> Record:
     """One run; whatever goes wrong in it becomes the record's error, and the contender is prepared anew."""
-    place: dict[str, Any] = {"prompt_id": prompt_id, "contender": contender.name, "task": task}
     try:
         run = contender.run(tokens, task)
     except Exception as error:  # a peer's crash is a result, and the others go on
-        logger.info("%s failed on %s", contender.name, prompt_id, exc_info=True)
-        _prepare(contender, task.temperature)
-        return Record(**place, error=f"{type(error).__name__}: {error}")
+        return failed(contender, prompt_id, task, error)
+    return finished(contender, prompt_id, task, run)
+
+
+def failed(contender: Contender, prompt_id: str, task: Task, error: Exception) -> Record:
+    """The record of a run that broke; the contender is prepared anew."""
+    logger.info("%s failed on %s", contender.name, prompt_id, exc_info=error)
+    _prepare(contender, task.temperature)
+    text = f"{type(error).__name__}: {error}"
+    return Record(prompt_id=prompt_id, contender=contender.name, task=task, error=text)
+
+
+def finished(contender: Contender, prompt_id: str, task: Task, run: Run) -> Record:
+    """The record of a run; one of another length than was asked for is an error."""
+    record = Record(prompt_id=prompt_id, contender=contender.name, task=task, run=run)
     if len(run.tokens) != task.num_tokens:
-        return Record(**place, error=f"decoded {len(run.tokens)} tokens instead of {task.num_tokens}")
-    return Record(**place, run=run)
+        error = f"decoded {len(run.tokens)} tokens instead of {task.num_tokens}"
+        return dataclasses.replace(record, run=None, error=error)
+    return record

@@ -153,7 +153,7 @@ def _measure(
         store.append(record)
         contender = by_name[record.contender]
         if record.prompt_id == shown and record.run is not None and isinstance(contender, AnydraftContender):
-            steps = [step for step in contender.steps if step.row == 0]
+            steps = [step for step in contender.trace if step.row == 0]
             text = texts.timed[0][1]
             if plan.batch == min(store.contenders):
                 examples.add(example(record.contender, record.task.temperature, text, steps, suite.plain._bytes_of))

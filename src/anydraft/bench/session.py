@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from anydraft.bench.measure import Contender, Plan, Record, Run, measure
+from anydraft.bench.measure import Contender, Plan, Record, Run, Turns, measure, one_by_one
 from anydraft.bench.report import Row, summarise
 from anydraft.bench.tables import speed_table, time_table
 
@@ -43,7 +43,13 @@ def run_session(
 
 
 def collect(
-    contenders: Sequence[Contender], plan: Plan, *, out: Path, provenance: dict[str, Any], console: Console
+    contenders: Sequence[Contender],
+    plan: Plan,
+    *,
+    out: Path,
+    provenance: dict[str, Any],
+    console: Console,
+    turns: Turns = one_by_one,
 ) -> list[Record]:
     """Measure with a progress bar; write `provenance.json`, and `runs.jsonl` as it goes. Ctrl-C ends it early."""
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,7 @@ def collect(
             plan, on_start=lambda prompt, contender: bar.update(task, description=f"{contender} on {prompt}")
         )
         try:
-            for record in measure(contenders, shown):
+            for record in measure(contenders, shown, turns):
                 records.append(record)
                 lines.write(json.dumps(record.to_dict()) + "\n")
                 lines.flush()
