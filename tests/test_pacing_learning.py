@@ -10,7 +10,7 @@ import pytest
 from anydraft.pacing.belief import PRIOR, SURE, UNSCORED, Belief, Luck
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import Form, Record
-from anydraft.pacing.reach import GOING_ON, LEAST, Reach
+from anydraft.pacing.reach import GUESSED, LEAST, NONE, Frailty, Path, Reach
 from anydraft.pacing.serving import Serving
 from anydraft.pacing.times import EDGES, PassTimes
 from anydraft.tree import DraftTree
@@ -54,40 +54,91 @@ def levels(masses: list[float]) -> DraftTree:
     return DraftTree((1,) * count, tuple(range(-1, count - 1)), levels=count, masses=tuple(masses))
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0, 1.6])
-def test_how_deep_is_learned_from_what_levels_brought(share: float) -> None:
-    """A drafter states masses, and a level brings a token `share` times as often."""
-    rng, reach = random.Random(1), Reach()
-    assert reach.least_mass(0.4) == pytest.approx(0.4 / GOING_ON)
-    for _ in range(3000):
-        mass = rng.uniform(0.1, 0.6)
-        reach.observe(levels([1.0, mass]), 2, 2 if rng.random() < share * mass else 1)
-    assert reach.least_mass(0.3) == pytest.approx(0.3 / share, rel=0.25)
+def saw(reach: Reach, tree: DraftTree, depth: int, accepted: int, frailty: Frailty | None = None) -> None:
+    """One verified draft."""
+    path, hazards = Path.of(tree, depth, accepted), reach.hazards()
+    reach.observe(path, hazards)
+    if frailty is not None:
+        frailty.observe(path, hazards)
+
+
+@pytest.mark.parametrize("depth", [0.02, 0.3])
+@pytest.mark.parametrize("stated", [0.1, 1.0, 2.0])
+def test_how_paths_end_is_learned_from_how_they_ended(stated: float, depth: float) -> None:
+    """A right path ends at a level with a hazard of its own and one for each nat by which the stated mass falls."""
+    rng, reach = random.Random(1), Reach(fading=0.998)
+    for _ in range(6000):
+        masses = [1.0]
+        for _ in range(7):
+            masses.append(masses[-1] * math.exp(-rng.choice([0.0, 0.05, 1.0])))
+        accepted = 0
+        while accepted < 7:
+            drop = math.log(masses[accepted] / masses[accepted + 1])
+            if rng.random() > math.exp(-stated * drop - depth):
+                break
+            accepted += 1
+        saw(reach, levels(masses if accepted < 7 else masses[:7]), 8, accepted)
+    found = reach.hazards()
+    assert found.stated == pytest.approx(stated, rel=0.25, abs=0.1)
+    assert found.depth[:5] == pytest.approx([depth] * 5, rel=0.35, abs=0.03)
+
+
+def test_drafts_that_are_right_to_their_ends_go_on_whatever_they_state() -> None:
+    reach = Reach()
+    for _ in range(20):
+        saw(reach, levels([0.8**level for level in range(12)]), 12, 12)
+    before, after = (hazards.least_masses(0.5, 20) for hazards in (GUESSED, reach.hazards()))
+    assert after[11] < 0.05 < 0.5 < before[11]
+    assert list(after) == sorted(after)
+
+
+def test_a_row_that_ends_less_often_than_others_is_drafted_further() -> None:
+    rng, reach, tough, frail = random.Random(2), Reach(), Frailty(), Frailty()
+    tree = levels([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+    for _ in range(60):
+        saw(reach, tree, 6, 6 if rng.random() < 0.8 else 5, tough)
+        saw(reach, tree, 6, right_in_a_row(rng, 0.6, 6), frail)
+    hazards = reach.hazards()
+    assert tough.factor < 0.6 < 1.2 < frail.factor
+    deep, shallow = (hazards.least_masses(0.4, 8, row.factor) for row in (tough, frail))
+    assert all(a < b for a, b in zip(deep, shallow, strict=True))
 
 
 def test_what_was_left_out_of_a_draft_says_nothing() -> None:
     reach = Reach()
-    tree = DraftTree((1,), (-1,), levels=4, masses=(1.0, 0.5, 0.4, 0.3))
+    tree = DraftTree((1,), (-1,), levels=4, masses=(1.0, 1.0, 0.4, 0.3))
     for _ in range(100):
-        reach.observe(tree, 4, 1)  # four levels were drafted, one node was verified
-    assert reach.least_mass(0.4) == pytest.approx(Reach().least_mass(0.4))
+        saw(reach, tree, 4, 1)  # four levels were drafted, one node was verified
+    assert reach.hazards().depth[0] < 0.02
+    assert len({*reach.hazards().depth}) == 1  # of further levels nothing is known but that
 
 
-def test_a_level_whose_tokens_were_all_dropped_brought_nothing() -> None:
+def test_a_level_whose_tokens_were_all_dropped_is_an_end() -> None:
     """Only first tokens are ever right; the last level's children were too unlikely to be part of the draft."""
     reach = Reach()
     tree = DraftTree((1,) * 3, (-1, 0, 1), levels=4, masses=(1.0, 0.6, 0.55, 0.5))
     for _ in range(300):
-        reach.observe(tree, 3, 1)
-    assert reach.least_mass(0.3) > 0.7
+        saw(reach, tree, 3, 1)
+    assert reach.hazards().least_masses(0.3, 4)[1] > 0.7
+    for _ in range(300):
+        saw(reach, tree, 3, 3)
+    assert reach.hazards().least_masses(0.3, 4)[3] > 0.5
+
+
+def test_a_last_level_of_which_nothing_is_stated_is_no_end() -> None:
+    """Its text may be cut off in the middle of a token."""
+    reach = Reach()
+    for _ in range(100):
+        saw(reach, DraftTree((1,) * 3, (-1, 0, 1), levels=3, masses=(1.0, 1.0)), 3, 2)
+    assert max(reach.hazards().depth) < 0.02
 
 
 def test_no_level_is_worth_more_than_a_token() -> None:
-    assert Reach().least_mass(2.0) > 1
+    assert GUESSED.least_masses(2.0, 3) == (NONE,) * 3
     reach = Reach()
     for _ in range(200):
-        reach.observe(levels([1.0, 0.95, 0.95]), 3, 3)
-    assert LEAST <= reach.least_mass(0.02) < 0.05
+        saw(reach, levels([1.0, 0.95, 0.95]), 3, 3)
+    assert reach.hazards().least_masses(0.02, 3) == (LEAST,) * 3
 
 
 def test_what_a_second_is_worth_with_a_free_drafter() -> None:

@@ -200,7 +200,8 @@ def test_growing_stops_where_too_little_is_likely() -> None:
 @settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.0, 0.1, 0.4]))
 def test_masses_are_those_of_what_was_expanded(seed: int, depth: int, width: int, least: float) -> None:
-    """Of all levels, by what was asked for; no branch is expanded that is unlikelier than a tenth of the least mass."""
+    """Of all levels, by what was asked for; no branch is expanded that is unlikelier than a tenth of the least mass, or
+    of the likeliest one."""
     growth, steps = Growth(), None
     language, asked = Language(seed, ends=0.0), []
     steps = grow(Bounds(depth, width, 64, min_mass=least), growth)
@@ -214,8 +215,20 @@ def test_masses_are_those_of_what_was_expanded(seed: int, depth: int, width: int
     assert growth.masses == pytest.approx([sum(likely) for likely in asked])
     assert growth.levels == len(asked)
     assert all(likely >= SIDE * least for level in asked for likely in level if likely < max(level))
+    assert least == 0 or all(likely >= 0.999 * SIDE * max(level) for level in asked for likely in level)
     assert growth.tree(64).masses == tuple(growth.masses)
     assert growth.tree(64).cut(1).masses == tuple(growth.masses)
+
+
+def test_least_masses_by_level() -> None:
+    """The last one is for all levels after it, and they take the place of the one for all."""
+    language = Language(4, ends=0.0)
+    whole, _ = run(language, Bounds(6, 1, 64))
+    for stop in range(1, 6):
+        masses = (0.0,) * stop + (2.0,)
+        growth, _ = run(language, Bounds(6, 1, 64, min_mass=0.9, min_masses=masses).within(6, 64, False))
+        assert growth.masses == whole.masses[:stop]
+    assert run(language, Bounds(6, 1, 64, min_mass=2.0, min_masses=(0.0,)))[0].masses == whole.masses
 
 
 def test_unlikely_branches_are_not_expanded() -> None:

@@ -23,8 +23,10 @@ class Bounds:
     """How far `grow` may go: levels, nodes expanded per level, nodes kept, and when a level no longer pays.
 
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
-    `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it.
-    Nodes less likely than `SIDE` of it are not expanded: they cost a part of a level and bring less than that part.
+    `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it;
+    `min_masses`: the same by level, from the first one on, in place of it.
+    Nodes less likely than `SIDE` of it, or of the likeliest one, are not expanded beside that one: they cost a part of
+    a level and bring less than that part.
     `branch`: alternatives considered after each node; 1 makes a chain.
     `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.
@@ -38,11 +40,16 @@ class Bounds:
     branch: int = 4
     target_depth: int = 1 << 30
     chain_only: bool = False
+    min_masses: tuple[float, ...] = ()
+
+    def least_mass(self, level: int) -> float:
+        """Least mass at which a level (from 0) is drafted."""
+        return self.min_masses[min(level, len(self.min_masses) - 1)] if self.min_masses else self.min_mass
 
     @property
     def min_expand(self) -> float:
-        """Least probability of a node that is expanded beside the likeliest one, as a logarithm."""
-        return math.log(SIDE * self.min_mass) if self.min_mass > 0 else -math.inf
+        """Least probability of a node that is ever expanded beside the likeliest one, as a logarithm."""
+        return _side(min(self.min_masses, default=self.min_mass))
 
     def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
         """These bounds, tightened to what the row still wants and the target can verify."""
@@ -55,6 +62,7 @@ class Bounds:
             1 if chain_only else self.branch,
             target_depth=max(0, depth),
             chain_only=chain_only,
+            min_masses=self.min_masses,
         )
 
 
@@ -116,6 +124,11 @@ class Growth:
         return whole.keep([*main, *sorted(set(kept) - set(main))])
 
 
+def _side(min_mass: float) -> float:
+    """Least probability of a node that is expanded beside another one, as a logarithm."""
+    return math.log(SIDE * min_mass) if min_mass > 0 else -math.inf
+
+
 Children = Sequence[tuple[int, float, bool]]
 """Children of one node, best first: (token, log score given its parent, whether it ends the draft)."""
 
@@ -133,8 +146,8 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
     growth = Growth() if growth is None else growth
     growth.branch = bounds.branch
     floor = math.log(bounds.min_node) if bounds.min_node > 0 else -math.inf
-    frontier, mass, least_expanded = [-1], 1.0, bounds.min_expand
-    for _ in range(bounds.depth):
+    frontier, mass = [-1], 1.0
+    for level in range(bounds.depth):
         fresh: list[int] = []
         received = yield frontier
         growth.masses.append(mass)
@@ -159,8 +172,11 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
             # A node outside the best `nodes` is never verified, and neither are its children.
             least = heapq.nlargest(bounds.nodes, growth.scores)[-1]
             frontier = [node for node in frontier if growth.scores[node] >= least]
-        frontier = [node for node in frontier if growth.scores[node] >= least_expanded] or frontier[:1]
+        least_mass = bounds.least_mass(level + 1)
+        if frontier and least_mass > 0:
+            side = max(_side(least_mass), growth.scores[frontier[0]] + math.log(SIDE))
+            frontier = [node for node in frontier if growth.scores[node] >= side] or frontier[:1]
         mass = sum(math.exp(growth.scores[node]) for node in frontier)
-        if not frontier or mass < bounds.min_mass:
+        if not frontier or mass < least_mass:
             break
     return growth

@@ -31,6 +31,7 @@ class DraftTree:
             drawn without replacement, by node (-1 = root).
         levels: steps that the drafter took for it; by default its depth.
         masses: per level, the probability that the drafter gave to the nodes from which it went on (1 for the first).
+            They end before levels that may be wrong only because the draft ends there.
     """
 
     tokens: tuple[int, ...] = ()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from anydraft.growth import Bounds, Children, Growth, grow
+from anydraft.growth import SIDE, Bounds, Children, Growth, grow
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
 
@@ -70,8 +70,8 @@ def search(
         memory: what the network recalls of the text before.
         vocabulary: (V',) target ids of the logits; None = all of them.
         closed: (V',) -inf for tokens that end the text and are never expanded, else 0; None = no such tokens.
-        least: of branches beside the best one, those with a lower log score in every row are not expanded; to know them
-            means a host sync.
+        least: of branches beside the best one, those with a lower log score in every row are not expanded, nor those
+            that have less than `SIDE` of the best one's probability; to know them means a host sync.
     """
     state, tokens = steps.start(hidden, memory), roots[:, None]
     # Float64 and the same order of sums as in `grow`, so that both expand the same nodes.
@@ -89,7 +89,8 @@ def search(
         best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
         wide = width
         if least > -math.inf:
-            wide = max(1, int((best[:, :width] >= least).sum(1).max()))
+            floor = (best[:, :1] + math.log(SIDE)).clamp(min=least)
+            wide = max(1, int((best[:, :width] >= floor).sum(1).max()))
         totals, expanded = best[:, :wide], order[:, :wide]
         yield BeamLevel(ids, logs, expanded, proposals)
         state = state.take(expanded // index.shape[-1])

@@ -61,10 +61,11 @@ class Retokenizer:
         else:
             _bound_by_parents(merged)
             tree = merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
-        # Drafted tokens may be longer or shorter than the target's: masses are matched to depths in proportion.
+        # Drafted tokens may be longer or shorter than the target's: masses are matched to depths in proportion. The
+        # text of the last one may be cut off in the middle of a token: whether it is right says nothing of its level.
         depth, levels = tree.depth, growth.levels
         masses = tuple(growth.masses[level * levels // depth] for level in range(depth))
-        return replace(tree, levels=levels, masses=masses)
+        return replace(tree, levels=levels, masses=masses if depth < 2 else masses[:-1])
 
     def _path(self, growth: Growth, leaf: int, held: bytes, recent: bytes) -> list[tuple[int, float]]:
         """Target tokens of one path's text with the log score of each."""

@@ -64,7 +64,7 @@ class Limits:
         """Levels worth drafting for a gain that is expected: room for twice as many, and some more."""
         return min(self.depth, math.ceil(2 * gain) + 4)
 
-    def bounds(self, rows: int, depth: int, min_mass: float) -> Bounds:
+    def bounds(self, rows: int, depth: int, min_mass: float = 0.0) -> Bounds:
         """Bounds of a draft for one of so many rows."""
         width = max(1, self.width // (1 + rows // 3))
         nodes = max(7, self.nodes * 2 // (rows + 1))
@@ -252,9 +252,11 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
     # A further level is worth its time if it brings a token often enough.
     hits = now.worth * step / rows
-    least = record.reach.least_mass(hits)
+    frailty = known.form(row, name).frailty.factor
+    least = record.reach.hazards().least_masses(hits, limits.depth, frailty)
     if hits < 1 and (probing or known.on_trial(record)):
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        return limits.bounds(rows, min(PROBE, left), min(DARING * least, BOLD))
-    bounds = limits.bounds(rows, limits.deep(draft.gain), least)
-    return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))
+        least = tuple(min(DARING * mass, BOLD) for mass in least)
+        return replace(limits.bounds(rows, min(PROBE, left)), min_masses=least)
+    bounds = limits.bounds(rows, limits.deep(draft.gain))
+    return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))), min_masses=least)

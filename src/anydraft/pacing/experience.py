@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from anydraft.pacing.belief import Belief, Luck
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.ledger import Ledger
-from anydraft.pacing.reach import Reach
+from anydraft.pacing.reach import Frailty, Reach
 from anydraft.row import Row
 
 HOPE = 0.3
@@ -123,6 +123,7 @@ class Form:
 
     runs: Runs = field(default_factory=Runs)
     luck: Luck = field(default_factory=Luck)
+    frailty: Frailty = field(default_factory=Frailty)
     due: int = 0
     gap: int = FIRST_GAP
 

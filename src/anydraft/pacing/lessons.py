@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.protocol import Draft, Outcome
+from anydraft.pacing.reach import Path
 from anydraft.row import Row
 
 FIRST_CALLS = 3
@@ -109,12 +110,14 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
         form.probed(row.position, paid=tokens > 0, on_trial=False, warm=True)
     # A draft that was right to the end of what was allowed would have gone on being right.
     levels = drafted.levels or drafted.depth
-    ended = not mine or tokens < draft.tree.depth or levels < asked.allowed[place]
+    ended = not mine or tokens < min(draft.tree.depth, len(drafted.masses) or levels) or levels < asked.allowed[place]
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
     if mine:
         record.belief.observe(draft.tree, accepted, form.luck)
-        record.reach.observe(draft.tree, drafted.depth, tokens)
+        path, hazards = Path.of(draft.tree, drafted.depth, tokens), record.reach.hazards()
+        form.frailty.observe(path, hazards)
+        record.reach.observe(path, hazards)
 
 
 def _on_trial(known: Knowledge, step: Asking) -> bool:

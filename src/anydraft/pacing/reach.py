@@ -1,63 +1,185 @@
-"""Reach: how often one more level of a draft brought something, by what the drafter said of getting there.
+"""Reach: how the right path through drafts ends, by depth and by what the drafter said of getting there.
 
 Before each level a drafter states the probability that the target's path is among the nodes from which it goes on
-(`DraftTree.masses`). Whether the level then held a token that the target chose is seen when the draft is verified. So
-where a draft should end is learned: where a level, at its time, no longer brings what its time is worth. Nothing is
-assumed of how honest the drafter is, or how many of its branches are followed.
+(`DraftTree.masses`). Where a draft should end follows from what such a statement is worth. The path is taken for
+something that may end at every level, with a hazard of two parts: one for the depth alone, and one for each unit by
+which the logarithm of the stated mass falls there. A drafter that is honest has 1 for the second and little for the
+first; one that is sure and wrong has much for the first; one that is modest and right has next to nothing for both, and
+its drafts go on whatever it says. Both parts are learned from verified drafts, in which a path that was right to the
+end of the draft has not ended (censored exponential times). A row has a factor of its own on all of it, its frailty.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from anydraft.tree import DraftTree
 
-MASSES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
-GOING_ON = 0.8
-"""Guessed share of what is stated that a level brings, before any was seen."""
+DEPTHS = (1, 2, 3, 5, 8, 12)
+"""Levels (from 0) at which another hazard of depth begins."""
 
-GUESS = 3.0
-"""What the neighbouring masses say counts like so much mass."""
+NATS, LEVELS = 1.5, 5.0
+"""What is believed of a drafter before counts like so many nats of stated mass, and levels of each range of depth."""
 
-FADING = 0.99
-"""What a level counts after the next."""
+GUESSED_DEPTH = 0.1
+"""Guessed hazard of a first level; further ranges of depth lean on the one before."""
 
-LEAST = 0.01
+LEAST_DEPTH = 0.005
+"""Least hazard of a level that is believed."""
+
+GUESSED_DROP = 0.2
+"""Nats by which the stated mass falls at a level, before any was seen."""
+
+FADING, FADING_ROW = 0.98, 0.9
+"""What a draft counts after the next: of all rows, of the row."""
+
+FRAIL = 1.0
+"""Ends that the factor of a row rests on before any was seen."""
+
+LEAST, NONE = 0.002, 2.0
+"""Lowest least mass, and one that no level has."""
+
+_RANGES = len(DEPTHS) + 1
+_PLACE = tuple(bisect_right(DEPTHS, level) for level in range(DEPTHS[-1] + 1))
 
 
-class Reach:
-    """Levels that brought a token, by stated mass."""
+def _place(level: int) -> int:
+    return _PLACE[level] if level < len(_PLACE) else _RANGES - 1
 
-    def __init__(self) -> None:
-        self._masses = [0.0] * (len(MASSES) + 1)
-        self._hits = [0.0] * (len(MASSES) + 1)
 
-    def observe(self, tree: DraftTree, depth: int, accepted: int) -> None:
-        """Learn from a verified draft.
+@dataclass(frozen=True, slots=True)
+class Hazards:
+    """How paths end.
+
+    Attributes:
+        stated: for each nat by which the stated mass falls.
+        depth: of a level, by range of depth.
+        drop: nats by which the mass falls at a level, on average.
+    """
+
+    stated: float = 1.0
+    depth: tuple[float, ...] = (GUESSED_DEPTH,) * _RANGES
+    drop: float = GUESSED_DROP
+
+    def least_masses(self, hits: float, levels: int, frailty: float = 1.0) -> tuple[float, ...]:
+        """By level, the stated mass down to which it brings a token at least this often; `NONE` where none does.
+
+        Args:
+            frailty: factor on all hazards.
+        """
+        if hits >= 1:
+            return (NONE,) * levels
+        found, left = [], -math.log(max(hits, 1e-9)) / max(frailty, 1e-6)
+        for level in range(levels):
+            left -= self.depth[_place(level)]
+            nats = left / max(self.stated, 1e-6) - self.drop
+            found.append(NONE if nats < 0 else max(math.exp(-min(nats, 50.0)), LEAST))
+        return tuple(found)
+
+    def of(self, drops: Sequence[float], level: int) -> float:
+        """Hazard of a level at which the mass falls by so much; `drops` are of the levels for which it is stated."""
+        drop = drops[level] if level < len(drops) else self.drop
+        return self.stated * drop + self.depth[_place(level)]
+
+
+GUESSED = Hazards()
+
+
+@dataclass(slots=True)
+class Frailty:
+    """Paths of a row that ended, and what they had survived, in ends that were to be expected of it."""
+
+    ends: float = 0.0
+    expected: float = 0.0
+
+    @property
+    def factor(self) -> float:
+        """By which the hazards of the row differ from those of others."""
+        return (self.ends + FRAIL) / (self.expected + FRAIL)
+
+    def observe(self, path: Path, hazards: Hazards) -> None:
+        """Count one draft."""
+        survived = sum(hazards.of(path.drops, level) for level in range(path.survived))
+        if path.ended:
+            last = hazards.of(path.drops, path.survived)
+            survived += last * _survived(last)
+        self.ends = FADING_ROW * self.ends + path.ended
+        self.expected = FADING_ROW * self.expected + survived
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The right path through a draft.
+
+    Attributes:
+        survived: levels that it got through, of those of which something was stated.
+        ended: whether it is known to have ended at the level after those.
+        drops: by level, nats by which the stated mass fell there, where it is stated.
+    """
+
+    survived: int
+    ended: bool
+    drops: tuple[float, ...]
+
+    @classmethod
+    def of(cls, tree: DraftTree, depth: int, accepted: int) -> Path:
+        """Of a verified draft.
 
         Args:
             tree: what was verified.
             depth: of the draft before anything was left out of it.
             accepted: tokens kept.
         """
-        verified = tree.depth
-        for level in range(1, len(tree.masses)):
-            if verified <= level < depth:
-                break  # left out, so that nobody knows
-            cell = bisect_right(MASSES, tree.masses[level])
-            self._masses[cell] = FADING * self._masses[cell] + tree.masses[level]
-            self._hits[cell] = FADING * self._hits[cell] + (accepted > level)
+        masses = tree.masses
+        logs = [math.log(max(mass, 1e-9)) for mass in masses]
+        drops = tuple(max(0.0, before - after) for before, after in pairwise(logs))
+        # Beyond what was verified nobody knows, unless the drafter itself had nothing likely there.
+        unknown = accepted >= len(masses) or tree.depth <= accepted < depth
+        return cls(min(accepted, len(masses)), not unknown, drops)
 
-    def least_mass(self, hits: float) -> float:
-        """The stated mass down to which a level brings something at least this often; above 1 where none does."""
-        share, bound = GOING_ON, 1.0
-        for cell in range(len(MASSES), -1, -1):
-            lowest = MASSES[cell - 1] if cell else 0.0
-            share = (self._hits[cell] + GUESS * share) / (self._masses[cell] + GUESS)
-            enough = hits / max(share, 1e-3)
-            if enough > bound:
-                return min(enough, bound) if cell < len(MASSES) else enough
-            if enough > lowest:
-                return max(enough, LEAST)
-            bound = lowest
-        return LEAST
+
+class Reach:
+    """Ends of right paths, and what they had survived, of one drafter."""
+
+    def __init__(self, fading: float = FADING) -> None:
+        self.fading = fading
+        self._nats = self._stated = self._seen = 0.0
+        self._levels = [0.0] * _RANGES
+        self._ends = [0.0] * _RANGES
+
+    def hazards(self) -> Hazards:
+        """What was learned."""
+        depth, believed = [], GUESSED_DEPTH
+        for ends, levels in zip(self._ends, self._levels, strict=True):
+            believed = max((ends + LEVELS * believed) / (levels + LEVELS), LEAST_DEPTH)
+            depth.append(believed)
+        stated = (self._stated + NATS * GUESSED.stated) / (self._nats + NATS)
+        return Hazards(stated, tuple(depth), (self._nats + LEVELS * GUESSED_DROP) / (self._seen + LEVELS))
+
+    def observe(self, path: Path, hazards: Hazards) -> None:
+        """Learn from one draft; what was believed before says to which part of a hazard an end is laid."""
+        self._nats, self._stated, self._seen = (self.fading * x for x in (self._nats, self._stated, self._seen))
+        self._levels = [self.fading * levels for levels in self._levels]
+        self._ends = [self.fading * ends for ends in self._ends]
+        for level in range(path.survived):
+            self._survive(level, path.drops, hazards.drop, 1.0)
+        if path.ended:
+            level = path.survived
+            hazard, own = hazards.of(path.drops, level), hazards.depth[_place(level)]
+            self._survive(level, path.drops, hazards.drop, _survived(hazard))
+            self._stated += 1 - own / hazard
+            self._ends[_place(level)] += own / hazard
+
+    def _survive(self, level: int, drops: Sequence[float], unknown: float, share: float) -> None:
+        self._nats += share * (drops[level] if level < len(drops) else unknown)
+        self._seen += share
+        self._levels[_place(level)] += share
+
+
+def _survived(hazard: float) -> float:
+    """Share of a level that a path which ends there has survived, on average."""
+    return 0.5 - hazard / 12 if hazard < 0.1 else 1 / hazard - 1 / math.expm1(min(hazard, 50.0))
