@@ -59,24 +59,27 @@ class Hazards:
         stated: for each nat by which the stated mass falls.
         depth: of a level, by range of depth.
         drop: nats by which the mass falls at a level, on average.
+        tokens: of the target that a level of the drafter brings; less than 1 where its tokens are shorter.
     """
 
     stated: float = 1.0
     depth: tuple[float, ...] = (GUESSED_DEPTH,) * _RANGES
     drop: float = GUESSED_DROP
+    tokens: float = 1.0
 
     def least_masses(self, hits: float, levels: int, frailty: float = 1.0) -> tuple[float, ...]:
-        """By level, the stated mass down to which it brings a token at least this often; `NONE` where none does.
+        """By level of the drafter, the stated mass down to which it brings so many tokens; `NONE` where none does.
 
         Args:
             frailty: factor on all hazards.
         """
+        hits /= self.tokens
         if hits >= 1:
             return (NONE,) * levels
         found, left = [], -math.log(max(hits, 1e-9)) / max(frailty, 1e-6)
         for level in range(levels):
-            left -= self.depth[_place(level)]
-            nats = left / max(self.stated, 1e-6) - self.drop
+            left -= self.tokens * self.depth[_place(int(self.tokens * level))]
+            nats = left / max(self.stated, 1e-6) - self.tokens * self.drop
             found.append(NONE if nats < 0 else max(math.exp(-min(nats, 50.0)), LEAST))
         return tuple(found)
 
@@ -116,11 +119,14 @@ class Path:
     """The right path through a draft.
 
     Attributes:
-        survived: levels that it got through, of those of which something was stated.
+        levels: of the drafter; stated: depth of which something was stated.
+        survived: depth that it got through, of that.
         ended: whether it is known to have ended at the level after those.
         drops: by level, nats by which the stated mass fell there, where it is stated.
     """
 
+    levels: int
+    stated: int
     survived: int
     ended: bool
     drops: tuple[float, ...]
@@ -139,7 +145,7 @@ class Path:
         drops = tuple(max(0.0, before - after) for before, after in pairwise(logs))
         # Beyond what was verified nobody knows, unless the drafter itself had nothing likely there.
         unknown = accepted >= len(masses) or tree.depth <= accepted < depth
-        return cls(min(accepted, len(masses)), not unknown, drops)
+        return cls(tree.levels, len(masses), min(accepted, len(masses)), not unknown, drops)
 
 
 class Reach:
@@ -148,6 +154,7 @@ class Reach:
     def __init__(self, fading: float = FADING) -> None:
         self.fading = fading
         self._nats = self._stated = self._seen = 0.0
+        self._drafted = self._tokens = LEVELS
         self._levels = [0.0] * _RANGES
         self._ends = [0.0] * _RANGES
 
@@ -158,13 +165,17 @@ class Reach:
             believed = max((ends + LEVELS * believed) / (levels + LEVELS), LEAST_DEPTH)
             depth.append(believed)
         stated = (self._stated + NATS * GUESSED.stated) / (self._nats + NATS)
-        return Hazards(stated, tuple(depth), (self._nats + LEVELS * GUESSED_DROP) / (self._seen + LEVELS))
+        drop = (self._nats + LEVELS * GUESSED_DROP) / (self._seen + LEVELS)
+        return Hazards(stated, tuple(depth), drop, self._tokens / self._drafted)
 
     def observe(self, path: Path, hazards: Hazards) -> None:
         """Learn from one draft; what was believed before says to which part of a hazard an end is laid."""
         self._nats, self._stated, self._seen = (self.fading * x for x in (self._nats, self._stated, self._seen))
         self._levels = [self.fading * levels for levels in self._levels]
         self._ends = [self.fading * ends for ends in self._ends]
+        if path.levels > 1:  # a single one says little, as its text may be cut off
+            self._drafted = self.fading * self._drafted + path.levels
+            self._tokens = self.fading * self._tokens + path.stated
         for level in range(path.survived):
             self._survive(level, path.drops, hazards.drop, 1.0)
         if path.ended:
