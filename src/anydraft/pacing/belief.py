@@ -111,13 +111,20 @@ class Belief:
                 chances[node] *= share * (chances[parent] if parent >= 0 else 1.0)
         return chances
 
-    def observe(self, tree: DraftTree, accepted: Sequence[int], luck: Luck) -> None:
-        """Learn from one verified draft: every child of a node that was kept was right or wrong."""
+    def observe(
+        self, tree: DraftTree, accepted: Sequence[int], luck: Luck | None = None, depth: int | None = None
+    ) -> None:
+        """Learn from one draft: every child of a node that was kept was right or wrong.
+
+        Args:
+            tree: the draft; accepted: its nodes that the target chose; luck: the row's, which learns, too.
+            depth: down to which it is known what the target chose; by default all of it.
+        """
         kept = {-1, *accepted}
         expected = 0.0
         scores, depths = tree.scores, tree.depths
         for node, parent in enumerate(tree.parents):
-            if parent not in kept:
+            if parent not in kept or (depth is not None and depths[node] > depth):
                 continue
             line, stated = self._line(scores, node, parent, depths[node])
             expected += line[0] + line[1] * stated
@@ -125,7 +132,8 @@ class Belief:
             self._cells[column][_row(depths[node])].add(hit)
             self._columns[column].add(hit)
             self._lines[column] = None
-        luck.add(len(accepted), expected)
+        if luck is not None:
+            luck.add(len(accepted), expected)
 
     def _line(
         self, scores: tuple[float, ...] | None, node: int, parent: int, depth: int

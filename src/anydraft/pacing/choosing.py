@@ -16,7 +16,6 @@ from anydraft.growth import Bounds
 from anydraft.pacing.experience import LONGEST_GAP, Expected, Experience
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
-from anydraft.pacing.protocol import Draft
 from anydraft.pacing.times import EDGES
 from anydraft.row import Row
 
@@ -208,6 +207,9 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             draft = known.expected(row, name)
             better = DOUBT * math.sqrt((draft.gain + 0.1) / max(1, record.drafts))
             in_doubt = _loss(now, drafter, draft, min(better, max(0.0, draft.levels - draft.gain))) < 0
+            if not in_doubt and known.now < record.due:
+                wait = min(wait, math.ceil(record.due - known.now))
+                continue
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
             if record.gains.debt + loss <= -1:
                 ledger = record.gains
@@ -229,14 +231,6 @@ def _loss(now: Now, drafter: Experience, draft: Expected, better: float = 0.0) -
     """Plain passes that a draft for one of the rows is expected to lose, if it brings so many tokens more."""
     drafting = drafter.times.seconds(draft.levels, 1) or (drafter.call.value if drafter.call else 0.0)
     return drafting / now.plain + now.passes(draft.width) - (len(now.rows) + draft.gain + better) / now.worth
-
-
-def due_free(known: Knowledge, now: Now, crew: Crew, drafts: Sequence[Draft]) -> bool:
-    """Whether it is time to verify a free draft again of which nothing is expected."""
-    if not known.exploring.allows(now.passes(3) - len(now.rows) / now.worth):
-        return False
-    offered = ((row, draft.drafter) for row, draft in zip(now.rows, drafts, strict=True) if draft.drafter is not None)
-    return any(known.form(row, crew.names[which]).due <= row.position for row, which in offered)
 
 
 def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: Limits, *, probing: bool) -> Bounds:

@@ -33,8 +33,11 @@ FIRST_GAP, LONGEST_GAP = 4, 48
 TRIAL_GAP = 16
 """Tokens between drafts of a drafter on trial."""
 
-LONGEST_REST = 16
-"""Most steps in a row that a free drafter is not asked."""
+FIRST_PAUSE, LONGEST_PAUSE = 16.0, 256.0
+"""Time, in plain passes, from a probe that did not pay to the next on whatever row, while a drafter is not in doubt."""
+
+LONGEST_REST = 16.0
+"""Longest time, in plain passes, for which a free drafter is not asked."""
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Record:
         drafts: so far; trial_loss: plain passes lost by the first of them.
         gains: what its drafts have gained or lost against doing without it.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
+        due: when a probe is due again that is not in doubt; pause: the time from one that did not pay to the next.
     """
 
     belief: Belief = field(default_factory=Belief)
@@ -101,6 +105,13 @@ class Record:
     trial_loss: float = 0.0
     gains: Ledger = field(default_factory=lambda: Ledger(0.0, bank=GAINS_IN_HAND, worst=GAINS_IN_HAND))
     use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
+    due: float = 0.0
+    pause: float = FIRST_PAUSE
+
+    def probed(self, now: float, *, paid: bool) -> None:
+        """Set when the next probe is due."""
+        self.pause = FIRST_PAUSE if paid else min(2 * self.pause, LONGEST_PAUSE)
+        self.due = now + self.pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,7 @@ class Experience:
         call: seconds of a call, whatever came of it.
         drafted: whether it ever drafted anything.
         settled: whether a call was timed that followed another one at once.
-        rests: steps in which it is passed over from now on, if free.
+        awake: when it is asked again, if free.
         free: whether calls take next to no time; then it is asked at every step.
     """
 
@@ -168,7 +179,7 @@ class Experience:
         self.times = DraftTimes()
         self.call: Mean | None = None
         self.calls = 0
-        self.rests = self._rest = 0
+        self.awake = self._rest = 0.0
         self.free = self.settled = self.drafted = False
         self._records: dict[float, Record] = {}
 
@@ -176,17 +187,14 @@ class Experience:
         """What it brought under the row's kind of sampling."""
         return self._records.setdefault(kind(row), Record())
 
-    def resting(self) -> bool:
-        """Whether a free drafter is passed over in this step."""
-        if self.rests:
-            self.rests -= 1
-            return True
-        return False
+    def offered(self, now: float, *, wanted: bool, useful: bool) -> None:
+        """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use as a rule.
 
-    def offered(self, *, wanted: bool, useful: bool) -> None:
-        """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use as a rule."""
-        self._rest = 0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
-        self.rests = self._rest
+        Args:
+            now: time in plain passes, the step in which it was asked included.
+        """
+        self._rest = 0.0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
+        self.awake = now + self._rest
 
     def called(self, rows: int, levels: int, seconds: float, *, warm: bool) -> None:
         """Learn from one call.

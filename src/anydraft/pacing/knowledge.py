@@ -50,6 +50,7 @@ class Knowledge:
         depth: levels of the deepest draft.
         exploring: what probes lost against the best that was known; doubting: those of drafters that may well pay.
         safety: what drafting lost against plain decoding, or gained.
+        now: time that went by, in plain passes.
     """
 
     def __init__(self, overhead: float, depth: int) -> None:
@@ -61,6 +62,7 @@ class Knowledge:
         self.exploring, self.doubting = Ledger(overhead, debt=DEBT_AT_FIRST), Ledger(overhead)
         self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND, worst=DEEPEST)
         self.deciding = Mean.of(0.0, 0.0)
+        self.now = 0.0
         self._serving: dict[float, Serving] = {}
         self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()
 

@@ -9,13 +9,14 @@ from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.protocol import Draft, Outcome
 from anydraft.pacing.reach import Path
 from anydraft.row import Row
+from anydraft.tree import DraftTree
 
 FIRST_CALLS = 3
 """Calls of a drafter that count a plain pass at most: they build tables and kernels."""
 
 
 def learn_plain(known: Knowledge, row: Row, steps: int) -> None:
-    """Nobody was asked about a row, and those beside it, in so many steps."""
+    """Nobody was asked about a row, and those beside it, in so many steps, whose time has been counted."""
     known.safety.passed(steps)
     known.exploring.passed(steps)
     known.doubting.passed(steps)
@@ -34,6 +35,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     taken = drafting / plain + passed
     if step.probing and not _on_trial(known, step):
         step.ledger.lost(max(0.0, taken - tokens / step.speed))
+    known.now += taken
     known.safety.lost(taken - tokens)
     known.safety.passed(taken)
     known.exploring.passed(taken)
@@ -62,20 +64,42 @@ def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
 
 
 def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float) -> None:
-    """What free drafters had, and whether asking them is of use: tokens gained less what their time was worth."""
+    """What free drafters had, and whether asking them is of use: tokens gained less what their time was worth.
+
+    A draft that was not verified is held against the tokens that were committed all the same.
+    """
     count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
     free = [asked for asked in step.asked if not asked.costly]
     served = tokens = 0
     for asked in free:
-        pairs = zip(outcome.drafts, outcome.accepted, strict=True)
-        mine = [len(accepted) for draft, accepted in pairs if draft.drafter == asked.which]
+        mine: list[int] = []
+        right, trees = False, dict(zip(asked.rows, asked.trees, strict=True))
+        for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
+            tree = trees.get(row, DraftTree.EMPTY)
+            if draft.drafter == asked.which:
+                mine.append(len(accepted))
+            elif len(tree) and row.finish_reason is None:
+                right = _in_hindsight(known, asked, row, tree, 1 + len(accepted)) or right
         served, tokens = served + len(mine), tokens + sum(mine)
         gained = sum(mine) / count - (passed - 1) if mine else 0.0
         drafter = known.drafters[asked.name]
         use = drafter.record(outcome.rows[0]).use
         use.add(gained - min(asked.seconds / plain, 1.0))
-        drafter.offered(wanted=bool(mine), useful=use.value > 0)
+        drafter.offered(known.now, wanted=bool(mine) or right, useful=use.value > 0)
     known.serving(outcome.rows[0]).add(served / count, tokens / count, passed)
+
+
+def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, count: int) -> bool:
+    """Hold a draft against the last tokens that were committed, so many; whether any of it was right."""
+    node, kept = -1, []
+    for token in row.tokens[-count:]:
+        child = tree.children.get(node, {}).get(token)
+        if child is None:
+            break
+        node = child
+        kept.append(child)
+    known.drafters[asked.name].record(row).belief.observe(tree, kept, depth=count)
+    return bool(kept)
 
 
 def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float) -> None:
@@ -94,8 +118,11 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
         record.trial_loss += max(0.0, worth - tokens)
     record.drafts += 1
     record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
+    paid = tokens > worth
+    if asked.warm and not on_trial:
+        record.probed(known.now, paid=paid)
     for row in asked.rows:
-        known.form(row, asked.name).probed(row.position, paid=tokens > worth, on_trial=on_trial, warm=asked.warm)
+        known.form(row, asked.name).probed(row.position, paid=paid, on_trial=on_trial, warm=asked.warm)
 
 
 def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepted: Sequence[int]) -> None:

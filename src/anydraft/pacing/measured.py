@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from anydraft.crew import Crew
 from anydraft.pacing.asking import Asking
-from anydraft.pacing.choosing import Limits, Now, best, due, due_free, wanted
+from anydraft.pacing.choosing import Limits, Now, best, due, wanted
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.lessons import learn, learn_plain
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
@@ -48,7 +48,7 @@ class Measured:
         *,
         branch: int = 8,
         min_node: float = 0.007,
-        overhead: float = 0.01,
+        overhead: float = 0.006,
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
@@ -91,8 +91,6 @@ class Measured:
                 step.probing = choice is not None
                 if choice is not None and choice.ledger is not None:
                     step.ledger = choice.ledger
-        if choice is None and width == 1 and offered and due_free(known, now, crew, step.drafts):
-            step.probing = True
         step.speed = now.worth / count
         if choice is not None:
             name, places = crew.names[choice.which], choice.places
@@ -114,7 +112,7 @@ class Measured:
         found = []
         for which in crew.working:
             drafter = self.known.drafters.get(crew.names[which])
-            if drafter is not None and drafter.free and not drafter.resting():
+            if drafter is not None and drafter.free and drafter.awake <= self.known.now:
                 found.append(which)
         return found
 
@@ -126,6 +124,7 @@ class Measured:
             for row in outcome.rows:
                 known.state(row).report.count("plain")
             self._idled += 1
+            known.now += 1
             if step is None and self._wait % 4:
                 return  # of many plain passes every fourth tells enough
         # A plain pass after a draft finds the machine's caches full of other things.
