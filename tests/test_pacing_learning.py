@@ -141,6 +141,21 @@ def test_no_level_is_worth_more_than_a_token() -> None:
     assert reach.hazards().least_masses(0.02, 3) == (LEAST,) * 3
 
 
+def test_a_draft_that_was_not_verified_is_judged_in_hindsight() -> None:
+    """Of a chain of four, three tokens are known to be right; what follows says nothing."""
+    chain = DraftTree((1,) * 4, tuple(range(-1, 3)), tuple(math.log(0.5) * (node + 1) for node in range(4)))
+    seen, believed = Belief(), Belief()
+    for _ in range(50):
+        seen.observe(chain, [0, 1, 2], depth=3)
+        believed.observe(chain, [0, 1, 2, 3])
+    assert seen.probabilities(chain)[2] > 0.8
+    assert seen.probabilities(chain)[3] < believed.probabilities(chain)[3]
+    wrong = Belief()
+    for _ in range(50):
+        wrong.observe(chain, [0], depth=2)
+    assert wrong.probabilities(chain)[1] < 0.1
+
+
 def test_what_a_second_is_worth_with_a_free_drafter() -> None:
     """Half of the steps copy twelve tokens in 1.4 passes; drafts of four tokens in 3.5 passes make the whole slower."""
     serving = Serving()

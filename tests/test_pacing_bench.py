@@ -1,0 +1,150 @@
+"""Slices in turn, and what a benchmark of pacing concludes. Nothing here is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from anydraft.bench import contenders
+from anydraft.bench.contenders import AnydraftContender
+from anydraft.bench.measure import Plan, Record, Run, Task, measure
+from anydraft.bench.pacing_report import AGAIN, PLAIN, pacing_table, reached, summarise_pacing
+from anydraft.bench.slices import InSlices
+from anydraft.stats import Stats
+
+TASK = Task(temperature=0.0, max_new_tokens=8, seed=0)
+
+
+def ran(seconds: float, tokens: Sequence[int] = tuple(range(8)), passes: int = 8) -> Run:
+    return Run(tokens=list(tokens), seconds=seconds, passes=passes)
+
+
+class Stepping:
+    """A contender that commits a number of tokens at every step, and may break at a place."""
+
+    def __init__(self, name: str, log: list[tuple[str, int]], tokens: int, breaks_at: int = 99) -> None:
+        self.name, self.log, self.tokens, self.breaks_at = name, log, tokens, breaks_at
+
+    def prepare(self, temperature: float) -> None:
+        self.log.append((self.name, -1))
+
+    def run(self, prompt: Any, task: Task) -> Run:
+        return ran(1.0)
+
+    def steps(self, prompt: Any, task: Task) -> Generator[int, None, Run]:
+        for count in range(self.tokens, task.num_tokens + 1, self.tokens):
+            if count >= self.breaks_at:
+                raise RuntimeError("it broke")
+            self.log.append((self.name, count))
+            yield count
+        return ran(1.0, range(task.num_tokens))
+
+
+def plan(batch: int = 1) -> Plan:
+    prompts = [("p", [1]), ("q", [2])]
+    return Plan(prompts=prompts, temperatures=[0.0], max_new_tokens=8, warm_up=[9], batch=batch)
+
+
+def test_contenders_meet_at_the_same_places_of_the_text() -> None:
+    log: list[tuple[str, int]] = []
+    records = list(measure([Stepping("a", log, 2), Stepping("b", log, 4)], plan(), InSlices(4)))
+    assert [(record.prompt_id, record.contender) for record in records] == [
+        ("p", "a"), ("p", "b"), ("q", "b"), ("q", "a")
+    ]  # fmt: skip
+    steps = log[2:]  # after getting ready
+    assert steps[:6] == [("a", 2), ("a", 4), ("b", 4), ("b", 8), ("a", 6), ("a", 8)]  # b begins the second slice
+    assert steps[6:] == [("b", 4), ("a", 2), ("a", 4), ("a", 6), ("a", 8), ("b", 8)]  # b begins the second prompt
+    assert all(record.run is not None for record in records)
+
+
+def test_slices_of_a_batch_are_of_all_its_rows() -> None:
+    log: list[tuple[str, int]] = []
+    list(measure([Stepping("a", log, 4), Stepping("b", log, 4)], plan(batch=2), InSlices(4)))
+    assert log[2:6] == [("a", 4), ("a", 8), ("b", 4), ("b", 8)]
+
+
+def test_one_that_breaks_in_a_slice_is_a_record_and_the_others_go_on() -> None:
+    log: list[tuple[str, int]] = []
+    records = list(measure([Stepping("a", log, 2, breaks_at=6), Stepping("b", log, 2)], plan(), InSlices(2)))
+    errors = {(record.prompt_id, record.contender): record.error for record in records}
+    assert errors == {("p", "a"): "RuntimeError: it broke", ("q", "a"): "RuntimeError: it broke", ("p", "b"): None,
+                      ("q", "b"): None}  # fmt: skip
+    assert log.count(("a", -1)) == 3  # it is made ready again after each
+    with pytest.raises(ValueError, match="at least 1 token"):
+        InSlices(0)
+
+
+def test_time_between_the_steps_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(contenders, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    class Decoder:
+        def stream(self, prompt: list[int], *, max_new_tokens: int, **options: Any) -> Iterator[Any]:
+            for count in range(max_new_tokens):
+                clock.now += 1.0
+                done = SimpleNamespace(tokens=[0] * max_new_tokens, stats=Stats()) if count == 7 else None
+                yield SimpleNamespace(row=0, tokens=[0], generation=done)
+
+    steps = AnydraftContender("anydraft", Decoder()).steps([1], TASK)
+    counts = []
+    while True:
+        try:
+            counts.append(next(steps))
+        except StopIteration as done:
+            run = done.value
+            break
+        clock.now += 100.0
+    assert counts == list(range(1, 9))
+    assert (run.seconds, run.seconds_first_token) == (8.0, 1.0)
+
+
+def records(part: dict[str, list[float]], temperature: float = 0.0, batch: int = 1) -> list[Record]:
+    task = Task(temperature=temperature, max_new_tokens=8, seed=0, batch=batch)
+    return [
+        Record(prompt_id=str(i), contender=name, task=task, run=ran(seconds))
+        for name, times in part.items()
+        for i, seconds in enumerate(times)
+    ]
+
+
+def found(part: str, times: dict[str, list[float]], **options: Any) -> dict[str, bool]:
+    return {aim.aim.partition(": ")[2]: aim.holds for aim in reached(summarise_pacing(part, records(times, **options)))}
+
+
+def test_speeds_are_medians_over_prompts_of_ratios_to_plain_decoding() -> None:
+    rows = summarise_pacing("bad", records({PLAIN: [2.0, 4.0, 3.0], f"{PLAIN}-wrong": [2.0, 8.0, 2.0]}))
+    (row,) = rows
+    assert row.speedup.value == pytest.approx(1.0)
+    assert row.slowest == pytest.approx(0.5)
+    assert row.identical == 3
+
+
+def test_never_slower_is_judged_of_measured_pacing_alone() -> None:
+    times = {PLAIN: [1.0] * 3, f"{PLAIN}-a": [1.05] * 3, f"{PLAIN}-b": [1.01] * 3, f"{PLAIN}-b@chain4": [2.0] * 3,
+             AGAIN: [1.1] * 3}  # fmt: skip
+    aims = found("bad", times)
+    never = {aim: holds for aim, holds in aims.items() if "0.97x" in aim}
+    assert list(never.values()) == [False, True]
+    assert any(name.startswith("b at least 95%") for name in aims)
+    assert "plain, again" in pacing_table(summarise_pacing("bad", records(times)), [], "title")
+
+
+def test_the_best_fixed_setting_counts_only_above_plain_decoding() -> None:
+    fixed = {f"{PLAIN}-a@chain4": [0.5] * 3, f"{PLAIN}-a@tree4": [2.0] * 3}
+    assert not found("good", {PLAIN: [1.0] * 3, f"{PLAIN}-a": [0.6] * 3, **fixed})[
+        "a at least 95% of the best of plain decoding and 2 fixed settings"
+    ]
+    slow = {f"{PLAIN}-a@chain4": [2.0] * 3}
+    assert found("good", {PLAIN: [1.0] * 3, f"{PLAIN}-a": [1.02] * 3, **slow})[
+        "a at least 95% of the best of plain decoding and 1 fixed settings"
+    ]
+
+
+def test_a_mixture_is_held_against_its_better_half() -> None:
+    times = {PLAIN: [1.0] * 3, f"{PLAIN}-lookup": [0.5] * 3, f"{PLAIN}-redrafter": [0.8] * 3}
+    for seconds, holds in ((0.45, True), (0.6, False)):
+        aims = found("mixed", times | {f"{PLAIN}-lookup+redrafter": [seconds] * 3})
+        assert aims["lookup+redrafter at least as fast as the better of the two"] is holds
