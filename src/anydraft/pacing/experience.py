@@ -34,7 +34,11 @@ TRIAL_GAP = 16
 """Tokens between drafts of a drafter on trial."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 16.0, 256.0
-"""Time, in plain passes, from a probe that did not pay to the next on whatever row, while a drafter is not in doubt."""
+"""Time, in plain passes, from a probe that did not pay to the next on whatever row, while a drafter is not in doubt and
+was never proven."""
+
+PROVEN = 3.0
+"""Plain passes that a drafter must once have had in hand to be proven."""
 
 LONGEST_REST = 16.0
 """Longest time, in plain passes, for which a free drafter is not asked."""
@@ -96,6 +100,7 @@ class Record:
         gains: what its drafts have gained or lost against doing without it.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
         due: when a probe is due again that is not in doubt; pause: the time from one that did not pay to the next.
+        proven: whether its drafts have once been of use.
     """
 
     belief: Belief = field(default_factory=Belief)
@@ -107,10 +112,12 @@ class Record:
     use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
     due: float = 0.0
     pause: float = FIRST_PAUSE
+    proven: bool = False
 
     def probed(self, now: float, *, paid: bool) -> None:
         """Set when the next probe is due."""
-        self.pause = FIRST_PAUSE if paid else min(2 * self.pause, LONGEST_PAUSE)
+        self.proven = self.proven or self.gains.debt < -PROVEN
+        self.pause = FIRST_PAUSE if paid or self.proven else min(2 * self.pause, LONGEST_PAUSE)
         self.due = now + self.pause
 
 

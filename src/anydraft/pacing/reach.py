@@ -119,14 +119,14 @@ class Path:
     """The right path through a draft.
 
     Attributes:
-        levels: of the drafter; stated: depth of which something was stated.
+        levels: of the drafter; depth: in the target's tokens.
         survived: depth that it got through, of that.
         ended: whether it is known to have ended at the level after those.
         drops: by level, nats by which the stated mass fell there, where it is stated.
     """
 
     levels: int
-    stated: int
+    depth: int
     survived: int
     ended: bool
     drops: tuple[float, ...]
@@ -145,7 +145,7 @@ class Path:
         drops = tuple(max(0.0, before - after) for before, after in pairwise(logs))
         # Beyond what was verified nobody knows, unless the drafter itself had nothing likely there.
         unknown = accepted >= len(masses) or tree.depth <= accepted < depth
-        return cls(tree.levels, len(masses), min(accepted, len(masses)), not unknown, drops)
+        return cls(tree.levels, max(depth, len(masses)), min(accepted, len(masses)), not unknown, drops)
 
 
 class Reach:
@@ -173,9 +173,8 @@ class Reach:
         self._nats, self._stated, self._seen = (self.fading * x for x in (self._nats, self._stated, self._seen))
         self._levels = [self.fading * levels for levels in self._levels]
         self._ends = [self.fading * ends for ends in self._ends]
-        if path.levels > 1:  # a single one says little, as its text may be cut off
-            self._drafted = self.fading * self._drafted + path.levels
-            self._tokens = self.fading * self._tokens + path.stated
+        self._drafted = self.fading * self._drafted + path.levels
+        self._tokens = self.fading * self._tokens + path.depth
         for level in range(path.survived):
             self._survive(level, path.drops, hazards.drop, 1.0)
         if path.ended:
