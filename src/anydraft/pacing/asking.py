@@ -92,7 +92,9 @@ class Asking:
         reading = crew.seconds_start
         trees = crew.propose(which, rows, bounds)
         reading = crew.seconds_start - reading
-        drafter = self.known.drafters.setdefault(name, Experience())
+        drafter = self.known.drafters.get(name)
+        if drafter is None:
+            drafter = self.known.drafters[name] = Experience()
         if new:
             self._read(drafter, new, reading)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)

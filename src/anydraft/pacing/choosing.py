@@ -246,11 +246,11 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
     # A further level is worth its time if it brings a token often enough.
     hits = now.worth * step / rows
-    frailty = known.form(row, name).frailty.factor
-    least = record.reach.hazards().least_masses(hits, limits.depth, frailty)
+    hazards, frailty = record.reach.hazards(), known.form(row, name).frailty.factor
     if hits < 1 and (probing or known.on_trial(record)):
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        least = tuple(min(DARING * mass, BOLD) for mass in least)
+        least = tuple(min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
         return replace(limits.bounds(rows, min(PROBE, left)), min_masses=least)
     bounds = limits.bounds(rows, limits.deep(draft.gain))
-    return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))), min_masses=least)
+    nodes = min(bounds.nodes, max(7, 2 * round(draft.width)))
+    return replace(bounds, nodes=nodes, min_masses=hazards.least_masses(hits, bounds.depth, frailty))

@@ -192,7 +192,11 @@ class Experience:
 
     def record(self, row: Row) -> Record:
         """What it brought under the row's kind of sampling."""
-        return self._records.setdefault(kind(row), Record())
+        key = kind(row)
+        record = self._records.get(key)
+        if record is None:  # not `setdefault`, which would make one to throw away at every question
+            record = self._records[key] = Record()
+        return record
 
     def offered(self, now: float, *, wanted: bool, useful: bool) -> None:
         """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use as a rule.

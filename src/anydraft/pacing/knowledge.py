@@ -39,7 +39,10 @@ class State:
 
     def form(self, name: str) -> Form:
         """The row's form with a drafter."""
-        return self.forms.setdefault(name, Form())
+        form = self.forms.get(name)
+        if form is None:
+            form = self.forms[name] = Form()
+        return form
 
 
 class Knowledge:
@@ -92,7 +95,11 @@ class Knowledge:
 
     def serving(self, row: Row) -> Serving:
         """What free drafters had of late under the row's kind of sampling."""
-        return self._serving.setdefault(kind(row), Serving())
+        key = kind(row)
+        serving = self._serving.get(key)
+        if serving is None:
+            serving = self._serving[key] = Serving()
+        return serving
 
     @staticmethod
     def on_trial(record: Record) -> bool:
