@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -128,8 +127,7 @@ def main(
     console.print(table, markup=False, soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     """Contenders that decode together: one part, or what of it belongs together."""
 
     part: Part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,9 +11,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from hypothesis import settings
+from transformers import AutoModelForCausalLM, generation
 from transformers.utils import logging
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()
 settings.register_profile("anydraft", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("anydraft")
+
+# What the libraries made is there to stay: without this the collector walks over all of it again and again, which takes
+# a fifth of the time of tests that make many small objects.
+assert AutoModelForCausalLM is not None
+assert generation.GenerationMixin is not None  # imported only when it is asked for
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)

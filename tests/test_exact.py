@@ -127,7 +127,7 @@ OPENINGS = [
 def test_the_embedded_pair_in_bfloat16(temperature: float) -> None:
     """`benchmarks/exactness.py` does the same for fifty texts."""
     assert PAIR is not None
-    options: dict[str, Any] = {"max_new_tokens": 128, "temperature": temperature}
+    options: dict[str, Any] = {"max_new_tokens": 64, "temperature": temperature}
     if temperature:
         options["seed"] = 1
     target, assistant = map(str, PAIR)
