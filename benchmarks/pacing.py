@@ -5,8 +5,8 @@
     python benchmarks/pacing.py --enlarge 400e6 --part good --limit 4 --max-new-tokens 96
 
 All contenders of a group decode the same prompt at the same time, a slice of tokens each in turn, plain decoding among
-them, and plain decoding once more to see what chance does. Each warms up on a prompt of its own, so that its pacing has
-seen its drafter once. See benchmarks/README.md.
+them, and plain decoding once more to see what chance does. Each warms up on a prompt that is not timed, so that its
+pacing has seen its drafter once. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -233,15 +233,17 @@ def _plan(
     encoded = [(name, list(bench.tokenizer(text)["input_ids"])) for name, text in texts]
     if len(encoded) <= limit:
         raise typer.BadParameter(f"one prompt more than --limit {limit} is needed to warm up, got {len(encoded)}")
-    tokens: list[tuple[str, Any]] = [*encoded[:limit], encoded[limit]]
+    tokens: list[tuple[str, Any]] = encoded[:limit]
+    warm_up: Any = encoded[limit][1]
     if batch > 1:  # every prompt with others after it, which come round again where there are too few
-        others = [[encoded[(i + j * limit) % len(encoded)][1] for j in range(batch)] for i in range(limit + 1)]
+        others = [[encoded[(i + j * limit) % len(encoded)][1] for j in range(batch)] for i in range(limit)]
         tokens = [(name, group) for (name, _), group in zip(tokens, others, strict=True)]
+        warm_up = [encoded[-1 - j % len(encoded)][1] for j in range(batch)]
     return Plan(
-        prompts=tokens[:limit],
+        prompts=tokens,
         temperatures=temperatures,
         max_new_tokens=max_new_tokens,
-        warm_up=tokens[limit][1],
+        warm_up=warm_up,
         seed=seed,
         batch=batch,
     )

@@ -125,7 +125,7 @@ OPENINGS = [
 @pytest.mark.skipif(PAIR is None, reason="the embedded pair is not here")
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_embedded_pair_in_bfloat16(temperature: float) -> None:
-    """`benchmarks/exactness.py` does the same for fifty texts."""
+    """`benchmarks/exactness.py` does the same for fifty texts of twice the length."""
     assert PAIR is not None
     options: dict[str, Any] = {"max_new_tokens": 64, "temperature": temperature}
     if temperature:

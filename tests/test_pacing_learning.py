@@ -10,7 +10,7 @@ import pytest
 from anydraft.pacing.belief import PRIOR, SURE, UNSCORED, Belief, Luck
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import Form, Record
-from anydraft.pacing.reach import GUESSED, LEAST, NONE, Frailty, Path, Reach
+from anydraft.pacing.reach import GUESSED, LEAST, NONE, Frailty, Hazards, Path, Reach
 from anydraft.pacing.serving import Serving
 from anydraft.pacing.times import EDGES, PassTimes
 from anydraft.tree import DraftTree
@@ -113,8 +113,8 @@ def test_what_was_left_out_of_a_draft_says_nothing() -> None:
     assert len({*reach.hazards().depth}) == 1  # of further levels nothing is known but that
 
 
-def test_a_level_whose_tokens_were_all_dropped_is_an_end() -> None:
-    """Only first tokens are ever right; the last level's children were too unlikely to be part of the draft."""
+def test_a_draft_that_is_full_and_right_has_not_ended() -> None:
+    """Only first tokens are ever right, and then all; the last level that was asked for had no room in the draft."""
     reach = Reach()
     tree = DraftTree((1,) * 3, (-1, 0, 1), levels=4, masses=(1.0, 0.6, 0.55, 0.5))
     for _ in range(300):
@@ -122,7 +122,20 @@ def test_a_level_whose_tokens_were_all_dropped_is_an_end() -> None:
     assert reach.hazards().least_masses(0.3, 4)[1] > 0.7
     for _ in range(300):
         saw(reach, tree, 3, 3)
-    assert reach.hazards().least_masses(0.3, 4)[3] > 0.5
+    assert reach.hazards().least_masses(0.3, 4)[3] < 0.1
+
+
+def test_tokens_of_a_level() -> None:
+    """Twice as many levels as tokens; not learned where the row wanted no more, and a tree may not count its levels."""
+    shorter, ending, uncounted = Reach(), Reach(), Reach()
+    for _ in range(100):
+        tree = DraftTree((1,) * 4, (-1, 0, 1, 2), levels=8, masses=(1.0, 1.0, 0.9))
+        shorter.observe(Path.of(tree, 4, 2, 90), GUESSED)
+        ending.observe(Path.of(tree, 4, 2, 4), GUESSED)
+        uncounted.observe(Path.of(DraftTree((1,) * 4, (-1, 0, 1, 2)), 4, 2, 90), GUESSED)
+    assert shorter.hazards().tokens == pytest.approx(0.5, abs=0.05)
+    assert ending.hazards().tokens == uncounted.hazards().tokens == 1
+    assert Hazards(tokens=0.5).least_masses(0.5, 3) == (NONE,) * 3 != Hazards().least_masses(0.5, 3)
 
 
 def test_a_last_level_of_which_nothing_is_stated_is_no_end() -> None:

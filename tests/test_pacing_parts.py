@@ -5,15 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import RIGHT, row_of
 
-from anydraft.pacing import PacingReport
+from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
+from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
 from anydraft.pacing.draft_times import DraftTimes
+from anydraft.pacing.experience import FIRST_PAUSE, Experience, Record
+from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.ledger import Ledger
+from anydraft.pacing.lessons import learn
 from anydraft.pacing.pruning import kept, worth
 from anydraft.pacing.times import EDGES, PassTimes, edge
 from anydraft.tree import DraftTree
@@ -160,3 +167,52 @@ def test_a_slow_first_draft_is_not_believed() -> None:
     times.observe(1, 3, 60.0)
     times.observe(1, 3, 0.3)
     assert times.seconds(3, 1) == pytest.approx(0.3)
+
+
+def test_a_free_drafter_rests_longer_each_time_and_wakes_when_it_was_right() -> None:
+    drafter, rests = Experience(), []
+    for wanted, right in [(False, False)] * 6 + [(False, True)] * 3 + [(True, False)]:
+        drafter.offered(100.0, wanted=wanted, right=right, useful=False)
+        rests.append(drafter.awake - 100.0)
+    assert rests == [1, 3, 7, 15, 16, 16, 8, 4, 2, 0]
+
+
+def test_a_drafter_that_was_never_of_use_is_looked_at_more_and_more_seldom() -> None:
+    record, now, gaps = Record(), 0.0, []
+    for _ in range(7):
+        record.probed(now, paid=False)
+        gaps.append(record.due - now)
+        now = record.due
+    assert gaps == [16, 32, 64, 128, 256, 256, 256]
+    record.probed(now, paid=True)
+    assert (record.due, record.proven) == (now, False)
+    record.probed(now, paid=False)
+    assert record.due == now + FIRST_PAUSE
+    record.gains.lost(-5.0)
+    record.probed(now, paid=True)
+    for _ in range(3):
+        record.probed(now, paid=False)
+    assert record.due == now  # what was once of use is not put off
+
+
+@pytest.mark.parametrize("chosen", [0, None])
+def test_what_a_free_drafter_would_have_brought_is_seen_in_what_was_committed(chosen: int | None) -> None:
+    """Another one's draft, or none, was verified: with it four more tokens are known, the first of them as drafted."""
+    known, crew = Knowledge(0.01, 20), SimpleNamespace(names=("writer", "copier"), working=[0, 1])
+    row = row_of(0, 64)
+    known.drafters["copier"] = Experience()
+    tree = DraftTree.chain([RIGHT, 0, 0, 0])
+    for _ in range(30):
+        step = Asking(known, [row], cast(Any, crew), set())
+        step.asked = [Asked(1, "copier", [row], [tree], 4, [20], 0.0, 0.0, False, True)]
+        mine = Draft(DraftTree.chain([RIGHT] * 4), 0) if chosen == 0 else NO_DRAFT
+        accepted = [0, 1, 2, 3] if chosen == 0 else []
+        if chosen == 0:
+            known.drafters.setdefault("writer", Experience())
+            step.asked.append(Asked(0, "writer", [row], [mine.tree], 4, [20], 0.0, 0.0, True, True))
+        row.tokens += [RIGHT] * (1 + len(accepted))
+        learn(known, step, Outcome([row], [mine], [accepted], 0.0, 1.0))
+    chances = known.drafters["copier"].record(row).belief.probabilities(tree)
+    assert chances[0] > 0.8
+    second = chances[1] / chances[0]
+    assert second < 0.2 if chosen == 0 else second > 0.5  # without a draft nothing is known of second tokens

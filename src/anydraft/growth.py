@@ -25,8 +25,8 @@ class Bounds:
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
     `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it;
     `min_masses`: the same by level, from the first one on, in place of it.
-    Nodes less likely than `SIDE` of it, or of the likeliest one, are not expanded beside that one: they cost a part of
-    a level and bring less than that part.
+    Where it is above 0, nodes less likely than `SIDE` of it, or of the likeliest one, are not expanded beside that one:
+    they cost a part of a level and bring less than that part.
     `branch`: alternatives considered after each node; 1 makes a chain.
     `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.

@@ -99,8 +99,10 @@ class DraftModel:
         done: dict[Row, Growth] = {}
         growing: dict[Row, _Grower] = {}
         for row, tokens, bound in zip(rows, unread, bounds, strict=True):
-            # The last level is not read, so it needs no position of its own.
-            depth = min(bound.depth, self.lm.context_length - len(self._context[row]) - len(tokens) + 1)
+            # The last level is not read, so it needs no position of its own. What a row still wants is counted in the
+            # target's tokens, of which few are longer than two of the assistant's.
+            room = self.lm.context_length - len(self._context[row]) - len(tokens) + 1
+            depth = min(bound.depth, 2 * bound.target_depth, room)
             if depth > 0 and bound.nodes > 0 and bound.target_depth > 0:
                 growing[row] = _Grower(bound if depth == bound.depth else replace(bound, depth=depth), tokens)
             else:

@@ -55,17 +55,18 @@ class Retokenizer:
                     _merge(merged, index, node, end, growth.scores[leaf])
         if bound.chain_only:
             _bound_by_parents(merged)
-            length = min(bound.nodes, bound.target_depth, len(merged.tokens))
+            length = min(bound.nodes, len(merged.tokens))
             tokens, scores = tuple(merged.tokens[:length]), tuple(merged.scores[:length])
             tree = DraftTree(tokens, tuple(range(-1, length - 1)), scores)
         else:
             _bound_by_parents(merged)
-            tree = merged.tree(bound.nodes, bound.min_node).cut(bound.target_depth)
+            tree = merged.tree(bound.nodes, bound.min_node)
         # Drafted tokens may be longer or shorter than the target's: masses are matched to depths in proportion. The
         # text of the last one may be cut off in the middle of a token: whether it is right says nothing of its level.
-        depth, levels = tree.depth, growth.levels
-        masses = tuple(growth.masses[level * levels // depth] for level in range(depth))
-        return replace(tree, levels=levels, masses=masses if depth < 2 else masses[:-1])
+        depth, deepest = tree.depth, max(map(growth.depth, leaves), default=0)
+        masses = tuple(growth.masses[level * deepest // depth] for level in range(depth))
+        stated = masses if depth < 2 else masses[:-1]
+        return replace(tree, levels=growth.levels, masses=stated).cut(bound.target_depth)
 
     def _path(self, growth: Growth, leaf: int, held: bytes, recent: bytes) -> list[tuple[int, float]]:
         """Target tokens of one path's text with the log score of each."""

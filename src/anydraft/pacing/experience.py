@@ -35,7 +35,7 @@ TRIAL_GAP = 16
 
 FIRST_PAUSE, LONGEST_PAUSE = 16.0, 256.0
 """Time, in plain passes, from a probe that did not pay to the next on whatever row, while a drafter is not in doubt and
-was never proven."""
+was never proven: what it starts from, and the longest."""
 
 PROVEN = 3.0
 """Plain passes that a drafter must once have had in hand to be proven."""
@@ -115,10 +115,16 @@ class Record:
     proven: bool = False
 
     def probed(self, now: float, *, paid: bool) -> None:
-        """Set when the next probe is due."""
-        self.proven = self.proven or self.gains.debt < -PROVEN
-        self.pause = FIRST_PAUSE if paid or self.proven else min(2 * self.pause, LONGEST_PAUSE)
-        self.due = now + self.pause
+        """Set when the next probe is due: at once after one that paid, or if the drafter is proven.
+
+        Args:
+            paid: by the drafter's own tokens.
+        """
+        self.proven = self.proven or (paid and self.gains.debt < -PROVEN)
+        if paid or self.proven:
+            self.due, self.pause = now, FIRST_PAUSE
+        else:
+            self.due, self.pause = now + self.pause, min(2 * self.pause, LONGEST_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ class Experience:
         drafted: whether it ever drafted anything.
         settled: whether a call was timed that followed another one at once.
         awake: when it is asked again, if free.
-        free: whether calls take next to no time; then it is asked at every step.
+        free: whether calls take next to no time; then it is asked at every step in which it does not rest.
     """
 
     def __init__(self) -> None:
@@ -198,13 +204,17 @@ class Experience:
             record = self._records[key] = Record()
         return record
 
-    def offered(self, now: float, *, wanted: bool, useful: bool) -> None:
+    def offered(self, now: float, *, wanted: bool, right: bool, useful: bool) -> None:
         """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use as a rule.
 
         Args:
             now: time in plain passes, the step in which it was asked included.
+            wanted: some of its nodes were verified; right: some would have been kept that were not.
         """
-        self._rest = 0.0 if wanted or useful else min(2 * self._rest + 1, LONGEST_REST)
+        if wanted or useful:
+            self._rest = 0.0
+        else:
+            self._rest = self._rest // 2 if right else min(2 * self._rest + 1, LONGEST_REST)
         self.awake = now + self._rest
 
     def called(self, rows: int, levels: int, seconds: float, *, warm: bool) -> None:

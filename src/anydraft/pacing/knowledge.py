@@ -13,8 +13,7 @@ from anydraft.pacing.times import PassTimes
 from anydraft.row import Row
 
 FREE, NOT_FREE = 0.02, 0.04
-"""A drafter whose call takes less than the first share of a plain pass is asked at every step, until it takes more than
-the second."""
+"""A drafter whose call takes less than the first share of a plain pass is free, until it takes more than the second."""
 
 TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.

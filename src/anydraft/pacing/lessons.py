@@ -51,7 +51,9 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
             if row in asked.rows and (asked.name == name or asked.costly):
                 _learn_draft(known, asked, row, draft, accepted)
     for asked in step.asked:
-        _account(known, asked, step, tokens, taken)
+        pairs = zip(outcome.drafts, outcome.accepted, strict=True)
+        own = any(accepted for draft, accepted in pairs if draft.drafter == asked.which)
+        _account(known, asked, step, tokens, taken, own=own)
 
 
 def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
@@ -85,7 +87,7 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         drafter = known.drafters[asked.name]
         use = drafter.record(outcome.rows[0]).use
         use.add(gained - min(asked.seconds / plain, 1.0))
-        drafter.offered(known.now, wanted=bool(mine) or right, useful=use.value > 0)
+        drafter.offered(known.now, wanted=bool(mine), right=right, useful=use.value > 0)
     known.serving(outcome.rows[0]).add(served / count, tokens / count, passed)
 
 
@@ -102,12 +104,13 @@ def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, cou
     return bool(kept)
 
 
-def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float) -> None:
+def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float, *, own: bool) -> None:
     """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
 
     Args:
         tokens: of a row, on average over all rows.
         taken: time of the step in plain passes.
+        own: whether any of its own tokens were kept.
     """
     drafter = known.drafters[asked.name]
     if not asked.costly:
@@ -119,8 +122,8 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
     record.drafts += 1
     record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
-    if asked.warm and not on_trial:
-        record.probed(known.now, paid=paid)
+    if asked.warm and not on_trial and (step.probing or paid):
+        record.probed(known.now, paid=paid and own)
     for row in asked.rows:
         known.form(row, asked.name).probed(row.position, paid=paid, on_trial=on_trial, warm=asked.warm)
 
@@ -134,15 +137,14 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
     record, tokens, drafted = drafter.record(row), len(accepted), asked.trees[place]
     if not asked.costly:
         record.drafts += 1
-        form.probed(row.position, paid=tokens > 0, on_trial=False, warm=True)
     # A draft that was right to the end of what was allowed would have gone on being right.
     levels = drafted.levels or drafted.depth
     ended = not mine or tokens < min(draft.tree.depth, len(drafted.masses) or levels) or levels < asked.allowed[place]
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
-    if mine:
+    if mine and row.finish_reason != "stop":  # of a draft in which the row stopped only a part was looked at
         record.belief.observe(draft.tree, accepted, form.luck)
-        path, hazards = Path.of(draft.tree, drafted.depth, tokens), record.reach.hazards()
+        path, hazards = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens), record.reach.hazards()
         form.frailty.observe(path, hazards)
         record.reach.observe(path, hazards)
 

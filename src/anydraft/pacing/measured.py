@@ -101,7 +101,7 @@ class Measured:
             )
         if crew.target.fixed_width is not None or crew.verification == "rejection":
             return step.drafts  # there is one width, or what is verified must not depend on what was drawn
-        if choice is not None or step.probing:
+        if choice is not None:
             width = worth(step.chances, now.worth, now.ratios, least=3 if step.probing else 1)[0]
         elif not offered:
             return step.drafts

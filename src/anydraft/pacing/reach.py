@@ -119,7 +119,7 @@ class Path:
     """The right path through a draft.
 
     Attributes:
-        levels: of the drafter; depth: in the target's tokens.
+        levels: of the drafter, 0 where they say nothing of the depth; depth: in the target's tokens.
         survived: depth that it got through, of that.
         ended: whether it is known to have ended at the level after those.
         drops: by level, nats by which the stated mass fell there, where it is stated.
@@ -132,20 +132,21 @@ class Path:
     drops: tuple[float, ...]
 
     @classmethod
-    def of(cls, tree: DraftTree, depth: int, accepted: int) -> Path:
-        """Of a verified draft.
+    def of(cls, tree: DraftTree, depth: int, accepted: int, most: int | None = None) -> Path:
+        """Of a verified draft. Beyond what was verified nobody knows: there the path has not ended.
 
         Args:
             tree: what was verified.
             depth: of the draft before anything was left out of it.
             accepted: tokens kept.
+            most: tokens that were wanted at all.
         """
         masses = tree.masses
         logs = [math.log(max(mass, 1e-9)) for mass in masses]
         drops = tuple(max(0.0, before - after) for before, after in pairwise(logs))
-        # Beyond what was verified nobody knows, unless the drafter itself had nothing likely there.
-        unknown = accepted >= len(masses) or tree.depth <= accepted < depth
-        return cls(tree.levels, max(depth, len(masses)), min(accepted, len(masses)), not unknown, drops)
+        levels = 0 if most is not None and depth >= most else tree.levels or depth
+        known = min(len(masses), tree.depth)
+        return cls(levels, max(depth, len(masses)), min(accepted, known), accepted < known, drops)
 
 
 class Reach:
@@ -173,8 +174,9 @@ class Reach:
         self._nats, self._stated, self._seen = (self.fading * x for x in (self._nats, self._stated, self._seen))
         self._levels = [self.fading * levels for levels in self._levels]
         self._ends = [self.fading * ends for ends in self._ends]
-        self._drafted = self.fading * self._drafted + path.levels
-        self._tokens = self.fading * self._tokens + path.depth
+        if path.levels:
+            self._drafted = self.fading * self._drafted + path.levels
+            self._tokens = self.fading * self._tokens + path.depth
         for level in range(path.survived):
             self._survive(level, path.drops, hazards.drop, 1.0)
         if path.ended:
