@@ -21,6 +21,9 @@ TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 They are spread over the text, whose beginning is often harder to guess than what follows.
 """
 
+HOPELESS = 0.25
+"""Share of what finding out may cost that is for drafters which are not in doubt."""
+
 DEEPEST = 20.0
 """Plain passes behind plain decoding that are remembered."""
 
@@ -61,8 +64,9 @@ class Knowledge:
         self.depth = depth
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
-        self.exploring, self.doubting = Ledger(overhead, debt=DEBT_AT_FIRST), Ledger(overhead)
-        self.safety = Ledger(2 * overhead, bank=GAINS_IN_HAND, worst=DEEPEST)
+        self.exploring = Ledger(HOPELESS * overhead, debt=DEBT_AT_FIRST)
+        self.doubting = Ledger((1 - HOPELESS) * overhead)
+        self.safety = Ledger(overhead, bank=GAINS_IN_HAND, worst=DEEPEST)
         self.deciding = Mean.of(0.0, 0.0)
         self.now = 0.0
         self._serving: dict[float, Serving] = {}

@@ -35,7 +35,8 @@ class Measured:
         nodes: most nodes of a draft.
         branch: alternatives considered after each node.
         min_node: nodes that the drafter gives less than this are left out.
-        overhead: share of the time that finding out may cost; as much again while a drafter may well pay.
+        overhead: share of the time that finding out may cost, most of it for drafters that may well pay; and as much
+            again that estimates which were wrong may cost.
         known: what another one has measured with the same target and drafters, and both go on learning; for when
             several sessions run at the same time, each of which needs a pacing of its own.
     """
@@ -48,7 +49,7 @@ class Measured:
         *,
         branch: int = 8,
         min_node: float = 0.007,
-        overhead: float = 0.006,
+        overhead: float = 0.016,
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
