@@ -52,6 +52,7 @@ class Knowledge:
 
     Attributes:
         deciding: seconds that a step with a costly drafter takes beside drafts and pass.
+        learning: seconds that learning from a step takes in which somebody was asked.
         depth: levels of the deepest draft.
         exploring: what probes lost against the best that was known; doubting: those of drafters that may well pay.
         safety: what drafting lost against plain decoding, or gained.
@@ -67,7 +68,7 @@ class Knowledge:
         self.exploring = Ledger(HOPELESS * overhead, debt=DEBT_AT_FIRST)
         self.doubting = Ledger((1 - HOPELESS) * overhead)
         self.safety = Ledger(overhead, bank=GAINS_IN_HAND, worst=DEEPEST)
-        self.deciding = Mean.of(0.0, 0.0)
+        self.deciding, self.learning = Mean.of(0.0, 0.0), Mean.of(0.0, 0.0)
         self.now = 0.0
         self._serving: dict[float, Serving] = {}
         self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()

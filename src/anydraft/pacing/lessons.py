@@ -86,7 +86,9 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         gained = sum(mine) / count - (passed - 1) if mine else 0.0
         drafter = known.drafters[asked.name]
         use = drafter.record(outcome.rows[0]).use
-        use.add(gained - min(asked.seconds / plain, 1.0))
+        # Where nobody else was asked, all that was done between the passes was done for free drafters.
+        seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
+        use.add(gained - min(seconds / plain, 1.0))
         drafter.offered(known.now, wanted=bool(mine), right=right, useful=use.value > 0)
     known.serving(outcome.rows[0]).add(served / count, tokens / count, passed)
 

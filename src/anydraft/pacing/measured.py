@@ -137,9 +137,10 @@ class Measured:
         if step is None or not step.asked:
             return
         learn(known, step, outcome)
+        learning = time.perf_counter() - started
+        known.learning.add(learning)
         if step.costly:
-            deciding = max(0.0, outcome.seconds_draft - sum(asked.call for asked in step.asked))
-            deciding += time.perf_counter() - started
+            deciding = max(0.0, outcome.seconds_draft - sum(asked.call for asked in step.asked)) + learning
             known.deciding.add(min(deciding, known.seconds(len(outcome.rows), 1)))
 
     def report(self, row: Row) -> PacingReport | None:
