@@ -14,6 +14,9 @@ from anydraft.tree import DraftTree
 FIRST_CALLS = 3
 """Calls of a drafter that count a plain pass at most: they build tables and kernels."""
 
+HINDSIGHT = 2
+"""Rows of a batch whose drafts are judged in hindsight: with more, looking would cost more than it tells."""
+
 
 def learn_plain(known: Knowledge, row: Row, steps: int) -> None:
     """Nobody was asked about a row, and those beside it, in so many steps, whose time has been counted."""
@@ -75,13 +78,14 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     served = tokens = 0
     for asked in free:
         mine: list[int] = []
-        right, trees = False, dict(zip(asked.rows, asked.trees, strict=True))
+        seen, right, trees = 0, 0, dict(zip(asked.rows, asked.trees, strict=True))
         for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
             tree = trees.get(row, DraftTree.EMPTY)
             if draft.drafter == asked.which:
                 mine.append(len(accepted))
-            elif len(tree) and row.finish_reason is None:
-                right = _in_hindsight(known, asked, row, tree, 1 + len(accepted)) or right
+            elif len(tree) and row.finish_reason is None and seen < HINDSIGHT:
+                seen += 1
+                right += _in_hindsight(known, asked, row, tree, 1 + len(accepted))
         served, tokens = served + len(mine), tokens + sum(mine)
         gained = sum(mine) / count - (passed - 1) if mine else 0.0
         drafter = known.drafters[asked.name]
@@ -89,7 +93,7 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         # Where nobody else was asked, all that was done between the passes was done for free drafters.
         seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
         use.add(gained - min(seconds / plain, 1.0))
-        drafter.offered(known.now, wanted=bool(mine), right=right, useful=use.value > 0)
+        drafter.offered(known.now, wanted=bool(mine), right=2 * right > seen, useful=use.value > 0)
     known.serving(outcome.rows[0]).add(served / count, tokens / count, passed)
 
 
