@@ -104,7 +104,7 @@ class World:
             total += math.log(max(drafter.stated(right), 1e-9))
             tokens.append(RIGHT if self.rng.random() < right else 0)
             scores.append(total)
-            if math.exp(total) < bound.least_mass(ahead + 1):
+            if math.exp(total) < bound.min_mass(ahead + 1):
                 break
         parents = tuple(range(-1, len(tokens) - 1))
         return DraftTree(tuple(tokens), parents, tuple(scores), levels=len(tokens), masses=tuple(masses))

@@ -318,7 +318,7 @@ SCORES = st.lists(st.floats(0.01, 0.9), min_size=1, max_size=4, unique=True)
 def test_the_tree_holds_the_best_paths(shares: list[list[float]], count: int, enders: set[int]) -> None:
     """Whatever masses are asked for."""
     levels = [[(rank, math.log(share), rank in enders) for rank, share in enumerate(level)] for level in shares]
-    found = paths_of(best_paths(levels, Bounds(9, width=2, nodes=count, min_mass=0.5, min_masses=(2.0,))))
+    found = paths_of(best_paths(levels, Bounds(9, width=2, nodes=count, min_masses=(2.0,))))
     expected = best_by_enumeration(levels, count)
     assert len(found) == len(expected)
     # Where products are equal, either path will do.

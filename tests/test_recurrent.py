@@ -328,11 +328,10 @@ BOUNDS = st.builds(
     depth=st.integers(1, 5),
     width=st.integers(1, 5),
     nodes=st.integers(1, 24),
-    min_mass=st.sampled_from([0.0, 0.05, 0.3]),
+    min_masses=st.sampled_from([(0.0,), (0.05,), (0.3,), (0.0, 0.05, 0.3), (0.6, 0.3, 0.01), (0.1, 2.0)]),
     min_node=st.sampled_from([0.0, 0.01]),
     branch=st.integers(1, 6),
     target_depth=st.integers(1, 6),
-    min_masses=st.sampled_from([(), (), (0.02,), (0.0, 0.05, 0.3), (0.6, 0.3, 0.01), (0.1, 2.0)]),
 )
 ROWS = st.sampled_from(
     [{}, {"temperature": 1.0, "seed": 1}, {"temperature": 0.6, "seed": 2}, {"temperature": 0.9, "top_k": 5, "seed": 3}]

@@ -23,8 +23,8 @@ class Bounds:
     """How far `grow` may go: levels, nodes expanded per level, nodes kept, and when a level no longer pays.
 
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
-    `min_mass`: stop when the estimated probability that the target goes on inside the frontier is below it;
-    `min_masses`: the same by level, from the first one on, in place of it.
+    `min_masses`: by level, stop when the estimated probability that the target goes on inside the frontier is below it;
+    the last one is for all levels after it.
     Where it is above 0, nodes less likely than `SIDE` of it, or of the likeliest one, are not expanded beside that one:
     they cost a part of a level and bring less than that part.
     `branch`: alternatives considered after each node; 1 makes a chain.
@@ -35,21 +35,20 @@ class Bounds:
     depth: int
     width: int = 1
     nodes: int = 64
-    min_mass: float = 0.0
+    min_masses: tuple[float, ...] = (0.0,)
     min_node: float = 0.0
     branch: int = 4
     target_depth: int = 1 << 30
     chain_only: bool = False
-    min_masses: tuple[float, ...] = ()
 
-    def least_mass(self, level: int) -> float:
+    def min_mass(self, level: int) -> float:
         """Least mass at which a level (from 0) is drafted."""
-        return self.min_masses[min(level, len(self.min_masses) - 1)] if self.min_masses else self.min_mass
+        return self.min_masses[min(level, len(self.min_masses) - 1)]
 
     @property
     def min_expand(self) -> float:
         """Least probability of a node that is ever expanded beside the likeliest one, as a logarithm."""
-        return _side(min(self.min_masses, default=self.min_mass))
+        return _side(min(self.min_masses))
 
     def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
         """These bounds, tightened to what the row still wants and the target can verify."""
@@ -57,12 +56,11 @@ class Bounds:
             min(self.depth, 2 * nodes) if chain_only else self.depth,
             1 if chain_only else self.width,
             max(0, min(self.nodes, nodes)),
-            self.min_mass,
+            self.min_masses,
             self.min_node,
             1 if chain_only else self.branch,
             target_depth=max(0, depth),
             chain_only=chain_only,
-            min_masses=self.min_masses,
         )
 
 
@@ -172,11 +170,11 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
             # A node outside the best `nodes` is never verified, and neither are its children.
             least = heapq.nlargest(bounds.nodes, growth.scores)[-1]
             frontier = [node for node in frontier if growth.scores[node] >= least]
-        least_mass = bounds.least_mass(level + 1)
-        if frontier and least_mass > 0:
-            side = max(_side(least_mass), growth.scores[frontier[0]] + math.log(SIDE))
+        min_mass = bounds.min_mass(level + 1)
+        if frontier and min_mass > 0:
+            side = max(_side(min_mass), growth.scores[frontier[0]] + math.log(SIDE))
             frontier = [node for node in frontier if growth.scores[node] >= side] or frontier[:1]
         mass = sum(math.exp(growth.scores[node]) for node in frontier)
-        if not frontier or mass < least_mass:
+        if not frontier or mass < min_mass:
             break
     return growth

@@ -7,7 +7,6 @@ assistant for good, so it works on a copy that is made anew at every temperature
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -16,7 +15,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from anydraft.bench.measure import Run, Task, Tokens
+from anydraft.bench.measure import Run, Task, Tokens, quiet
 from anydraft.stats import Stats
 
 
@@ -52,12 +51,13 @@ class AnydraftContender:
     def run(self, prompt: Tokens, task: Task) -> Run:
         """Decode once."""
         steps = self.steps(prompt, task)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                run: Run = done.value
-                return run
+        with quiet():
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    run: Run = done.value
+                    return run
 
     def steps(self, prompt: Tokens, task: Task) -> Generator[int, None, Run]:
         """Decode once; after every step the tokens so far, of all rows. Time between the steps does not count."""
@@ -66,13 +66,8 @@ class AnydraftContender:
         count, seconds, start = 0, 0.0, time.perf_counter()
         options = {"temperature": task.temperature, "max_new_tokens": task.max_new_tokens, "seed": task.seed}
         options |= self._draft_prompt(prompt, task.batch)
-        stream = iter(self.decoder.stream(prompt, ignore_eos=True, **options))
-        while True:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that a drafter was left out is in the run's failures
-                step = next(stream, None)
-            if step is None:
-                break
+        stream = self.decoder.stream(prompt, ignore_eos=True, **options)
+        for step in stream:
             if step.row not in first:
                 first[step.row] = seconds + time.perf_counter() - start
             self.trace.append(step)

@@ -7,8 +7,10 @@ run that gives another number is recorded as an error, not as a speed.
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, cast
 
@@ -212,6 +214,14 @@ def _surprise(judge: Judge, tokens: Tokens, run: Run, task: Task) -> Surprise:
     pairs = zip(prompts, run.texts(task), strict=True)
     said = [judge.surprise(prompt, text, task.temperature) for prompt, text in pairs]
     return Surprise(sum(s.nats for s in said), sum(s.expected for s in said), sum(s.variance for s in said))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings: that a drafter was left out is in the run's failures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def attempt(contender: Contender, prompt_id: str, tokens: Tokens, task: Task) -> Record:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Protocol
 
-from anydraft.bench.measure import Contender, Record, Run, Started, Task, Tokens, failed, finished
+from anydraft.bench.measure import Contender, Record, Run, Started, Task, Tokens, failed, finished, quiet
 
 
 class Sliced(Contender, Protocol):
@@ -59,8 +59,9 @@ def _advance(
 ) -> Record | None:
     """Decode up to so many tokens; a record once the contender is done, or broke."""
     try:
-        while next(steps) < goal:
-            pass
+        with quiet():
+            while next(steps) < goal:
+                pass
     except StopIteration as done:
         return finished(contender, prompt_id, task, done.value)
     except Exception as error:  # a peer's crash is a result, and the others go on

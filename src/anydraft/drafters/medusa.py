@@ -163,7 +163,7 @@ def best_paths(levels: Sequence[Children], bound: Bounds) -> DraftTree:
     """
     growth = Growth()
     width = 1 if bound.chain_only else bound.nodes
-    steps = grow(replace(bound, depth=len(levels), width=width, min_mass=0.0, min_masses=()), growth)
+    steps = grow(replace(bound, depth=len(levels), width=width, min_masses=(0.0,)), growth)
     with suppress(StopIteration):
         frontier = next(steps)
         for children in levels:

@@ -63,11 +63,11 @@ class Limits:
         """Levels worth drafting for a gain that is expected: room for twice as many, and some more."""
         return min(self.depth, math.ceil(2 * gain) + 4)
 
-    def bounds(self, rows: int, depth: int, min_mass: float = 0.0) -> Bounds:
+    def bounds(self, rows: int, depth: int, min_masses: tuple[float, ...]) -> Bounds:
         """Bounds of a draft for one of so many rows."""
         width = max(1, self.width // (1 + rows // 3))
         nodes = max(7, self.nodes * 2 // (rows + 1))
-        return Bounds(depth, width, nodes, min_mass, self.min_node, self.branch)
+        return Bounds(depth, width, nodes, min_masses, self.min_node, self.branch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     drafter = known.drafters.get(name)
     step = None if drafter is None else drafter.times.step(rows)
     if drafter is None or step is None:
-        return limits.bounds(rows, FIRST, 0.1)
+        return limits.bounds(rows, FIRST, (0.1,))
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
     # A further level is worth its time if it brings a token often enough.
     hits = now.worth * step / rows
@@ -250,7 +250,7 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     if hits < 1 and (probing or known.on_trial(record)):
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
         least = tuple(min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
-        return replace(limits.bounds(rows, min(PROBE, left)), min_masses=least)
-    bounds = limits.bounds(rows, limits.deep(draft.gain))
-    nodes = min(bounds.nodes, max(7, 2 * round(draft.width)))
-    return replace(bounds, nodes=nodes, min_masses=hazards.least_masses(hits, bounds.depth, frailty))
+        return limits.bounds(rows, min(PROBE, left), least)
+    depth = limits.deep(draft.gain)
+    bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, frailty))
+    return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

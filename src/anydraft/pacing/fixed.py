@@ -80,7 +80,7 @@ class Steady:
             mass = self.START
             if self._draft_step is not None and self._verify:
                 mass = min(max(2 * self._draft_step / self._verify, self.LEAST), self.MOST)
-        return [Bounds(self.depth, self.width, self.nodes, mass, self.min_node, self.branch)] * len(rows)
+        return [Bounds(self.depth, self.width, self.nodes, (mass,), self.min_node, self.branch)] * len(rows)
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """A draft of the first drafter for every row."""

@@ -10,9 +10,13 @@ from anydraft.pacing.protocol import Draft, Outcome
 from anydraft.pacing.reach import Path
 from anydraft.row import Row
 from anydraft.tree import DraftTree
+from anydraft.verify import walk
 
 FIRST_CALLS = 3
 """Calls of a drafter that count a plain pass at most: they build tables and kernels."""
+
+_NO_TOKEN = -1
+"""In place of what was committed after the last token that is known."""
 
 HINDSIGHT = 2
 """Rows of a batch whose drafts are judged in hindsight: with more, looking would cost more than it tells."""
@@ -54,9 +58,10 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
             if row in asked.rows and (asked.name == name or asked.costly):
                 _learn_draft(known, asked, row, draft, accepted)
     for asked in step.asked:
-        pairs = zip(outcome.drafts, outcome.accepted, strict=True)
-        own = any(accepted for draft, accepted in pairs if draft.drafter == asked.which)
-        _account(known, asked, step, tokens, taken, own=own)
+        if asked.costly:
+            pairs = zip(outcome.drafts, outcome.accepted, strict=True)
+            own = any(accepted for draft, accepted in pairs if draft.drafter == asked.which)
+            _account(known, asked, step, tokens, taken, own=own)
 
 
 def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
@@ -99,15 +104,10 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
 
 def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, count: int) -> bool:
     """Hold a draft against the last tokens that were committed, so many; whether any of it was right."""
-    node, kept = -1, []
-    for token in row.tokens[-count:]:
-        child = tree.children.get(node, {}).get(token)
-        if child is None:
-            break
-        node = child
-        kept.append(child)
-    known.drafters[asked.name].record(row).belief.observe(tree, kept, depth=count)
-    return bool(kept)
+    committed = iter(row.tokens[-count:])
+    right = walk(lambda node: next(committed, _NO_TOKEN), tree).accepted
+    known.drafters[asked.name].record(row).belief.observe(tree, right, depth=count)
+    return bool(right)
 
 
 def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float, *, own: bool) -> None:
@@ -118,10 +118,7 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
         taken: time of the step in plain passes.
         own: whether any of its own tokens were kept.
     """
-    drafter = known.drafters[asked.name]
-    if not asked.costly:
-        return
-    record, worth = drafter.record(asked.rows[0]), taken * step.speed
+    record, worth = known.drafters[asked.name].record(asked.rows[0]), taken * step.speed
     on_trial = known.on_trial(record)
     if on_trial:
         record.trial_loss += max(0.0, worth - tokens)

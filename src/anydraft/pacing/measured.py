@@ -77,7 +77,7 @@ class Measured:
             return step.drafts  # at times a plain pass, against which the others are measured
         now = Now.of(known, rows)
         for which in awake:
-            step.ask_free(which, self.limits.bounds(count, self.limits.depth, 0.0))
+            step.ask_free(which, self.limits.bounds(count, self.limits.depth, (0.0,)))
         width, free = 1, [0.0] * count
         offered = any(step.chances)
         if offered:
