@@ -17,7 +17,7 @@ from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
 from anydraft.pacing.draft_times import DraftTimes
-from anydraft.pacing.experience import FIRST_PAUSE, Experience, Record
+from anydraft.pacing.experience import Experience
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
@@ -175,24 +175,6 @@ def test_a_free_drafter_rests_longer_each_time_and_wakes_when_it_was_right() -> 
         drafter.offered(100.0, wanted=wanted, right=right, useful=False)
         rests.append(drafter.awake - 100.0)
     assert rests == [1, 3, 7, 15, 16, 16, 8, 4, 2, 0]
-
-
-def test_a_drafter_that_was_never_of_use_is_looked_at_more_and_more_seldom() -> None:
-    record, now, gaps = Record(), 0.0, []
-    for _ in range(7):
-        record.probed(now, paid=False)
-        gaps.append(record.due - now)
-        now = record.due
-    assert gaps == [16, 32, 64, 128, 256, 256, 256]
-    record.probed(now, paid=True)
-    assert (record.due, record.proven) == (now, False)
-    record.probed(now, paid=False)
-    assert record.due == now + FIRST_PAUSE
-    record.gains.lost(-5.0)
-    record.probed(now, paid=True)
-    for _ in range(3):
-        record.probed(now, paid=False)
-    assert record.due == now  # what was once of use is not put off
 
 
 @pytest.mark.parametrize("chosen", [0, None])

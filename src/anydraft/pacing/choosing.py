@@ -207,9 +207,6 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             draft = known.expected(row, name)
             better = DOUBT * math.sqrt((draft.gain + 0.1) / max(1, record.drafts))
             in_doubt = _loss(now, drafter, draft, min(better, max(0.0, draft.levels - draft.gain))) < 0
-            if not in_doubt and known.now < record.due:
-                wait = min(wait, math.ceil(record.due - known.now))
-                continue
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
             if record.gains.debt + loss <= -1:
                 ledger = record.gains

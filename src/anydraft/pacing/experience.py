@@ -33,13 +33,6 @@ FIRST_GAP, LONGEST_GAP = 4, 48
 TRIAL_GAP = 16
 """Tokens between drafts of a drafter on trial."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 16.0, 256.0
-"""Time, in plain passes, from a probe that did not pay to the next on whatever row, while a drafter is not in doubt and
-was never proven: what it starts from, and the longest."""
-
-PROVEN = 3.0
-"""Plain passes that a drafter must once have had in hand to be proven."""
-
 LONGEST_REST = 16.0
 """Longest time, in plain passes, for which a free drafter is not asked."""
 
@@ -99,8 +92,6 @@ class Record:
         drafts: so far; trial_loss: plain passes lost by the first of them.
         gains: what its drafts have gained or lost against doing without it.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
-        due: when a probe is due again that is not in doubt; pause: the time from one that did not pay to the next.
-        proven: whether its drafts have once been of use.
     """
 
     belief: Belief = field(default_factory=Belief)
@@ -110,21 +101,6 @@ class Record:
     trial_loss: float = 0.0
     gains: Ledger = field(default_factory=lambda: Ledger(0.0, bank=GAINS_IN_HAND, worst=GAINS_IN_HAND))
     use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
-    due: float = 0.0
-    pause: float = FIRST_PAUSE
-    proven: bool = False
-
-    def probed(self, now: float, *, paid: bool) -> None:
-        """Set when the next probe is due: at once after one that paid, or if the drafter is proven.
-
-        Args:
-            paid: by the drafter's own tokens.
-        """
-        self.proven = self.proven or (paid and self.gains.debt < -PROVEN)
-        if paid or self.proven:
-            self.due, self.pause = now, FIRST_PAUSE
-        else:
-            self.due, self.pause = now + self.pause, min(2 * self.pause, LONGEST_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
                 _learn_draft(known, asked, row, draft, accepted)
     for asked in step.asked:
         if asked.costly:
-            pairs = zip(outcome.drafts, outcome.accepted, strict=True)
-            own = any(accepted for draft, accepted in pairs if draft.drafter == asked.which)
-            _account(known, asked, step, tokens, taken, own=own)
+            _account(known, asked, step, tokens, taken)
 
 
 def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
@@ -110,13 +108,12 @@ def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, cou
     return bool(right)
 
 
-def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float, *, own: bool) -> None:
+def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float) -> None:
     """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
 
     Args:
         tokens: of a row, on average over all rows.
         taken: time of the step in plain passes.
-        own: whether any of its own tokens were kept.
     """
     record, worth = known.drafters[asked.name].record(asked.rows[0]), taken * step.speed
     on_trial = known.on_trial(record)
@@ -125,8 +122,6 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
     record.drafts += 1
     record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
-    if asked.warm and not on_trial and (step.probing or paid):
-        record.probed(known.now, paid=paid and own)
     for row in asked.rows:
         known.form(row, asked.name).probed(row.position, paid=paid, on_trial=on_trial, warm=asked.warm)
 
