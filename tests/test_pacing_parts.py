@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,13 +17,16 @@ from simulated import RIGHT, row_of
 from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.choosing import Limits, Now, wanted
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import Experience
-from anydraft.pacing.knowledge import Knowledge
+from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
 from anydraft.pacing.pruning import kept, worth
+from anydraft.pacing.reach import GUESSED
 from anydraft.pacing.times import EDGES, PassTimes, edge
+from anydraft.row import Row
 from anydraft.tree import DraftTree
 
 
@@ -171,30 +175,97 @@ def test_a_slow_first_draft_is_not_believed() -> None:
 
 def test_a_free_drafter_rests_longer_each_time_and_wakes_when_it_was_right() -> None:
     drafter, rests = Experience(), []
-    for wanted, right in [(False, False)] * 6 + [(False, True)] * 3 + [(True, False)]:
-        drafter.offered(100.0, wanted=wanted, right=right, useful=False)
+    for verified, right in [(False, False)] * 6 + [(False, True)] * 3 + [(True, False)]:
+        drafter.offered(100.0, wanted=verified, right=right, useful=False)
         rests.append(drafter.awake - 100.0)
     assert rests == [1, 3, 7, 15, 16, 16, 8, 4, 2, 0]
 
 
-@pytest.mark.parametrize("chosen", [0, None])
-def test_what_a_free_drafter_would_have_brought_is_seen_in_what_was_committed(chosen: int | None) -> None:
+COPIER, WRITER = 1, 0
+
+
+def a_step(known: Knowledge, rows: list[Row], trees: list[DraftTree], drafts: Sequence[Draft] | None = None) -> Asking:
+    """A step in which the copier drafted for all rows for free, and the writer too where its drafts are verified."""
+    step = Asking(known, rows, cast(Any, SimpleNamespace(names=("writer", "copier"), working=[0, 1])), set())
+    for name in ("writer", "copier"):
+        known.drafters.setdefault(name, Experience())
+    step.asked = [Asked(COPIER, "copier", rows, trees, 4, [20] * len(rows), 0.0, 0.0, False, True)]
+    if drafts is not None:
+        theirs = [draft.tree for draft in drafts]
+        step.asked.append(Asked(WRITER, "writer", rows, theirs, 4, [20] * len(rows), 0.0, 0.0, True, True))
+    return step
+
+
+def committed(known: Knowledge, step: Asking, drafts: list[Draft], kept: int, passed: float = 1.0) -> None:
+    """The target commits so many right tokens of every draft, and one more."""
+    for row in step.rows:
+        row.tokens += [RIGHT] * (1 + kept)
+    learn(known, step, Outcome(step.rows, drafts, [list(range(kept))] * len(drafts), 0.0, passed))
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_what_a_free_drafter_would_have_brought_is_seen_in_what_was_committed(verified: bool) -> None:
     """Another one's draft, or none, was verified: with it four more tokens are known, the first of them as drafted."""
-    known, crew = Knowledge(0.01, 20), SimpleNamespace(names=("writer", "copier"), working=[0, 1])
-    row = row_of(0, 64)
-    known.drafters["copier"] = Experience()
-    tree = DraftTree.chain([RIGHT, 0, 0, 0])
+    known, row, tree = Knowledge(0.01, 20), row_of(0, 400), DraftTree.chain([RIGHT, 0, 0, 0])
     for _ in range(30):
-        step = Asking(known, [row], cast(Any, crew), set())
-        step.asked = [Asked(1, "copier", [row], [tree], 4, [20], 0.0, 0.0, False, True)]
-        mine = Draft(DraftTree.chain([RIGHT] * 4), 0) if chosen == 0 else NO_DRAFT
-        accepted = [0, 1, 2, 3] if chosen == 0 else []
-        if chosen == 0:
-            known.drafters.setdefault("writer", Experience())
-            step.asked.append(Asked(0, "writer", [row], [mine.tree], 4, [20], 0.0, 0.0, True, True))
-        row.tokens += [RIGHT] * (1 + len(accepted))
-        learn(known, step, Outcome([row], [mine], [accepted], 0.0, 1.0))
+        drafts = [Draft(DraftTree.chain([RIGHT] * 4), WRITER)] if verified else [NO_DRAFT]
+        step = a_step(known, [row], [tree], drafts if verified else None)
+        committed(known, step, drafts, 4 if verified else 0)
     chances = known.drafters["copier"].record(row).belief.probabilities(tree)
     assert chances[0] > 0.8
     second = chances[1] / chances[0]
-    assert second < 0.2 if chosen == 0 else second > 0.5  # without a draft nothing is known of second tokens
+    assert second < 0.2 if verified else second > 0.5  # without a draft nothing is known of second tokens
+    assert known.now >= 30
+
+
+@pytest.mark.parametrize(("right", "rests"), [((0, 0, 1, 1, 1, 1), True), ((1, 0, 0, 0, 0, 0), True), ((1, 1), False)])
+def test_a_free_drafter_of_a_batch_wakes_when_most_that_is_looked_at_was_right(right: Any, rests: bool) -> None:
+    """That is two rows: to look at all would cost more than it tells."""
+    known, rows = Knowledge(0.01, 20), [row_of(i, 400) for i in range(len(right))]
+    trees = [DraftTree.chain([RIGHT if good else 0]) for good in right]
+    for _ in range(8):
+        committed(known, a_step(known, rows, trees), [NO_DRAFT] * len(rows), 0)
+    assert (known.drafters["copier"].awake > known.now) is rests
+
+
+def test_what_learning_takes_counts_against_free_drafters() -> None:
+    uses = []
+    for seconds in (0.0, 0.5):
+        known, row = Knowledge(0.01, 20), row_of(0, 400)
+        known.times.observe(1, 1, 1.0)
+        known.learning.add(seconds)
+        for _ in range(20):
+            committed(known, a_step(known, [row], [DraftTree.chain([0])]), [NO_DRAFT], 0)
+        uses.append(known.drafters["copier"].record(row).use.value)
+    assert uses[1] < uses[0] - 0.2
+
+
+def test_where_a_row_stops_inside_a_draft_nobody_was_wrong() -> None:
+    seen = []
+    for reason in (None, "stop"):
+        known, row = Knowledge(0.01, 20), row_of(0, 400)
+        masses = (1.0, 1.0, 1.0, 1.0)
+        tree = DraftTree((RIGHT,) * 4, (-1, 0, 1, 2), levels=4, masses=masses)
+        for _ in range(10):
+            row.finish_reason = cast(Any, reason)
+            committed(known, a_step(known, [row], [DraftTree.EMPTY], [Draft(tree, WRITER)]), [Draft(tree, WRITER)], 1)
+        record = known.drafters["writer"].record(row)
+        seen.append((record.reach.hazards(), known.form(row, "writer").frailty.factor))
+    assert seen[0][0].depth[1] > 0.15
+    assert seen[1] == (GUESSED, 1.0)
+
+
+def test_a_row_whose_paths_live_longer_is_drafted_for_further() -> None:
+    known, tough, frail = Knowledge(0.01, 20), row_of(0, 400), row_of(1, 400)
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(1, 1, 1.0)
+    for _ in range(4):
+        drafter.times.observe(1, 4, 1.2)
+    record = drafter.record(tough)
+    record.drafts = TRIAL_DRAFTS
+    known.form(tough, "writer").frailty.expected = 6.0
+    known.form(frail, "writer").frailty.ends = 6.0
+    limits = Limits(20, 4, 31, 8, 0.007)
+    now = Now.of(known, [tough])
+    deep, shallow = (wanted(known, now, "writer", row, 1, limits, probing=False) for row in (tough, frail))
+    assert all(a < b for a, b in zip(deep.min_masses, shallow.min_masses, strict=True))
