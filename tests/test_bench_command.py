@@ -164,6 +164,27 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert (out / "runs.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("call", [2, 6])
+def test_ctrl_c_before_anything_is_complete(
+    pair: tuple[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """While warming up, and in the first prompt."""
+    original, calls = AnydraftContender.run, []
+
+    def interrupted(self: AnydraftContender, prompt: Any, task: Task) -> Run:
+        calls.append(self.name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(self, prompt, task)
+
+    monkeypatch.setattr(AnydraftContender, "run", interrupted)
+    small = ("--prompts", prompts, *SMALL, "--batch", 1, "--no-peers", "-t", 0, "--out", tmp_path / "out")
+    result = run("bench", pair[0], "-d", "lookup", *small)
+    assert result.exit_code == 130
+    assert "stopped: 0 of 8 runs are complete" in result.stderr
+    assert "error" not in result.stderr
+
+
 def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
     pair: tuple[str, str], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

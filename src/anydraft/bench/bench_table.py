@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from rich import box
 from rich.console import Console
@@ -25,6 +26,8 @@ def show(rows: Sequence[Figures], title: str, console: Console) -> None:
     if not console.is_terminal:
         console = Console(width=FULL_WIDTH)  # a file has no width
     full = console.width >= FULL_WIDTH
+    if not rows:
+        return  # interrupted before anything was complete
     console.print(Text(title, style="bold"))
     console.print(speed_table(rows, full=full), time_table(rows, full=full))
     for line in remarks(rows):
@@ -106,7 +109,7 @@ def remarks(rows: Sequence[Figures]) -> Iterator[Text]:
 
 def _with_ends(rows: Sequence[Figures]) -> Iterator[tuple[Figures, bool]]:
     """Every row, and whether it is the last one of its temperature and batch size."""
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
+    for row, following in zip_longest(rows, rows[1:]):
         settings = None if following is None else (following.temperature, following.batch)
         yield row, settings != (row.temperature, row.batch)
 
