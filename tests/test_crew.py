@@ -208,8 +208,8 @@ def test_a_drafter_meets_a_row_when_it_is_first_asked() -> None:
     crew = Crew(target, [reader], "exact")
     (row,), _ = Intake(target, None).rows([5, 6, 7], anydraft.SamplingParams(max_new_tokens=9), None)
     crew.rows = [row]
-    crew.hear(row, torch.zeros(2, 4))
-    crew.hear(row, torch.zeros(1, 4))
+    crew.hearing.keep(row, torch.zeros(2, 4))
+    crew.hearing.keep(row, torch.zeros(1, 4))
     assert not crew.met(0, row)
     assert reader.known == []
     crew.propose(0, [row], [Bounds(2, 1, 4)])

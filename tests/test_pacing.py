@@ -150,6 +150,21 @@ def test_a_mixture_is_as_fast_as_its_better_half() -> None:
         assert both > 0.95 * alone
 
 
+def test_a_costly_drafter_goes_on_after_a_step_that_a_free_one_served() -> None:
+    """A few tokens are copied every now and then; in all other steps the costly one is asked."""
+
+    def copies(position: int) -> float:
+        return 0.98 if position % 16 < 4 else 0.02
+
+    copier, writer = Simulated("copier", copies, step=0.0), Simulated("writer", lambda _: 0.8, step=0.08)
+    world, pacing = World([copier, writer], cost=wide_is_cheap), Measured()
+    for _ in range(3):
+        world.run(pacing, 512)
+    passes, calls = world.passes, writer.calls
+    world.run(pacing, 512)
+    assert writer.calls - calls > 0.6 * (world.passes - passes)
+
+
 def test_a_drafter_as_costly_as_the_target_is_not_started_for_every_row() -> None:
     drafter = BAD["wrong and as costly as the target"]()
     world, pacing = World([drafter], cost=wide_is_cheap), Measured()

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Literal, TypeVar
 
-import torch
-
 from anydraft.drafters.protocol import Converts, Drafter, ReadsHidden
 from anydraft.errors import AnydraftError, DraftError, DrafterWarning
 from anydraft.growth import Bounds
+from anydraft.hearing import Hearing
 from anydraft.row import Row
 from anydraft.target import Target
 from anydraft.tree import DraftTree
@@ -39,6 +38,7 @@ class Crew:
         names: of the drafters, told apart where two have the same.
         rows: those that are decoded; they leave with `leave`.
         working: drafters that have not broken.
+        hearing: hidden states that drafters will read.
         reads: which hidden states are wanted: "all", "last" or none (None).
         seconds_start: of meeting rows and reading their prompts, so far.
         seconds_last: of the last `propose`, without that.
@@ -52,8 +52,8 @@ class Crew:
         self.rows: list[Row] = []
         self.seconds_start = self.seconds_last = 0.0
         self._met: list[set[Row]] = [set() for _ in drafters]
-        self._unread: list[dict[Row, list[torch.Tensor]]] = [{} for _ in drafters]
         self._readers = {i: drafter for i, drafter in enumerate(drafters) if isinstance(drafter, ReadsHidden)}
+        self.hearing = Hearing(self._readers)
         self._converters = [(d, d.seconds_convert) for d in drafters if isinstance(d, Converts)]
         self.working = list(range(len(drafters)))
         self.reads = self._wanted()
@@ -71,19 +71,6 @@ class Crew:
     def met(self, which: int, row: Row) -> bool:
         """Whether the drafter has read the row's prompt."""
         return row in self._met[which]
-
-    def hear(self, row: Row, hidden: torch.Tensor) -> None:
-        """Keep hidden states (n, H) of tokens that came into the row's cache, for drafters that will read them."""
-        if not len(hidden):
-            return
-        for i, reader in self._readers.items():
-            unread = self._unread[i]
-            if i not in self.working:
-                continue
-            if row in unread and reader.hidden == "all":
-                unread[row].append(hidden)
-            else:
-                unread[row] = [hidden if reader.hidden == "all" else hidden[-1:]]
 
     def propose(self, which: int, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """One checked draft per row; empty ones when the drafter breaks, now or before."""
@@ -116,8 +103,7 @@ class Crew:
         leaving = list(rows)
         known = [row for row in leaving if row in self._met[which]]
         self._met[which].difference_update(known)
-        for row in leaving:
-            self._unread[which].pop(row, None)
+        self.hearing.forget(which, leaving)
         if known:
             self._guarded(which, lambda: self.drafters[which].stop(known))
 
@@ -130,9 +116,9 @@ class Crew:
         reader = self._readers.get(which)
         if reader is not None:
             for row in rows:
-                unread = self._unread[which].pop(row, [])
-                if unread:
-                    reader.read(row, unread[0] if len(unread) == 1 else torch.cat(unread))
+                unread = self.hearing.take(which, row)
+                if unread is not None:
+                    reader.read(row, unread)
 
     def _drafts(
         self, which: int, drafter: Drafter, rows: Sequence[Row], bounds: Sequence[Bounds], limit: int
@@ -184,6 +170,7 @@ class Crew:
         if which not in self.working:
             return
         self.working.remove(which)
+        self.hearing.drop(which)
         self.reads = self._wanted()
         what = str(failure) if isinstance(failure, DraftError) else f"{type(failure).__name__}: {failure}"
         text = f"drafter {self.names[which]!r} {what}"

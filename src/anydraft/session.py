@@ -72,7 +72,7 @@ class Session:
         started = time.perf_counter()
         states = target.prefill_rows(self.cache, [row.prompt[:-1] for row in rows], hidden=self.crew.reads)
         for row, hidden in zip(rows, states, strict=bool(states)):
-            self.crew.hear(row, hidden)
+            self.crew.hearing.keep(row, hidden)
         self._spread("seconds_prefill", time.perf_counter() - started)
         self._spread("seconds_total", time.perf_counter() - started)
 
@@ -93,16 +93,10 @@ class Session:
             torch.cuda.synchronize(logits.device)  # so that the times of drafting and verifying mean something
         verified = time.perf_counter()
         steps = [self._commit(row, draft, logits, greedy) for row, draft in zip(rows, drafts, strict=True)]
-        if hidden is not None:
-            for states, step in zip(hidden.unbind(), steps, strict=True):
-                if step.row.finish_reason is None:
-                    if len(states) > 1:
-                        states = states[[0, *(node + 1 for node in step.accepted)]]
-                    elif len(hidden) > 1:
-                        states = states.clone()  # a view would keep the states of all rows
-                    self.crew.hear(step.row, states)
-        ended = time.perf_counter()
         accepted = [step.accepted for step in steps]
+        if hidden is not None:
+            self.crew.hearing.keep_pass(rows, hidden, accepted)
+        ended = time.perf_counter()
         self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted))
         self._spread("seconds_draft", drafted - started)
         self._spread("seconds_convert", self.crew.seconds_convert - converting)
