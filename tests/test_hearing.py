@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anydraft import SamplingParams
-from anydraft.hearing import SORTED, Hearing
+from anydraft.hearing import MANY, Hearing
 from anydraft.processors import Processors
 from anydraft.row import Row
 
@@ -45,7 +45,7 @@ def test_states_are_those_kept_row_by_row(seed: int) -> None:
         hearing.keep(row, prompt)
         heard(row, prompt)
     read = 0
-    for number in range(3 * SORTED):
+    for number in range(MANY):
         width = 1 if chance.random() < 0.95 else 4
         hidden = torch.randn(len(rows), width, SIZE)
         accepted = [sorted(chance.sample(range(width - 1), chance.randint(0, width - 1))) for _ in rows]
@@ -77,12 +77,12 @@ def test_what_is_kept_of_one_row_does_not_hold_the_others() -> None:
     """States of a row are no view of all rows' states, whose memory would stay until the last row is done."""
     rows = made(3)
     hearing = Hearing({0: Reader("all")})  # type: ignore[dict-item]
-    for _ in range(2 * SORTED):
+    for _ in range(MANY):
         hearing.keep_pass(rows, torch.randn(3, 1, SIZE), [[], [], []])
     hearing.forget(0, rows[1:])
     states = hearing.take(0, rows[0])
     assert states is not None
-    assert states.untyped_storage().nbytes() == states.nbytes == 2 * SORTED * SIZE * 4
+    assert states.untyped_storage().nbytes() == states.nbytes == MANY * SIZE * 4
 
 
 def test_a_dropped_drafter_hears_nothing_and_the_other_goes_on() -> None:

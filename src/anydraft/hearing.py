@@ -1,21 +1,21 @@
 """Hearing: the target's hidden states, kept for drafters that will read them.
 
-A drafter that is not asked for long must cost next to nothing. So states of plain passes are kept as they came, for
-all rows together, and are only sorted by row when somebody reads them, or every so many passes.
+A drafter that is not asked for long must cost next to nothing. So states are kept as passes bring them, for all rows and
+nodes together, and what was committed is picked out of them when somebody reads it, or when there are many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 
 from anydraft.drafters.protocol import ReadsHidden
 from anydraft.row import Row
 
-SORTED = 64
-"""Plain passes after which their states are sorted by row."""
+MANY = 512
+"""States, of whatever row and node, after which what was committed is picked out."""
 
 
 class Hearing:
@@ -28,7 +28,8 @@ class Hearing:
     def __init__(self, readers: Mapping[int, ReadsHidden]) -> None:
         self._readers = dict(readers)
         self._unread: dict[int, dict[Row, list[torch.Tensor]]] = {which: {} for which in readers}
-        self._plain: list[tuple[Sequence[Row], torch.Tensor]] = []
+        self._passes: list[tuple[Sequence[Row], torch.Tensor, Sequence[Sequence[int]]]] = []
+        self._states = 0  # of those passes
 
     def keep(self, row: Row, hidden: torch.Tensor) -> None:
         """Keep hidden states (n, H) of tokens that came into the row's cache."""
@@ -37,14 +38,10 @@ class Hearing:
 
     def keep_pass(self, rows: Sequence[Row], hidden: torch.Tensor, accepted: Sequence[Sequence[int]]) -> None:
         """Keep hidden states (rows, width, H) of a pass: those of the roots, and of the nodes that were kept."""
-        if hidden.shape[1] == 1:
-            self._plain.append((rows, hidden))
-            if len(self._plain) >= SORTED:
-                self._sort()
-            return
-        self._sort()
-        for row, states, nodes in zip(rows, hidden.unbind(), accepted, strict=True):
-            self._keep(row, states[[0, *(node + 1 for node in nodes)]])
+        self._passes.append((rows, hidden, accepted))
+        self._states += hidden.shape[0] * hidden.shape[1]
+        if self._states >= MANY:
+            self._sort()
 
     def take(self, which: int, row: Row) -> torch.Tensor | None:
         """What a drafter has to read of a row (n, H), which is then forgotten; None if there is nothing new."""
@@ -75,13 +72,19 @@ class Hearing:
                 unread[row] = [hidden if reader.hidden == "all" else hidden[-1:]]
 
     def _sort(self) -> None:
-        """By row, what is kept of plain passes."""
-        if not self._plain:
+        """By row, what was committed of the passes that were kept."""
+        if not self._passes:
             return
-        plain, self._plain = self._plain, []
-        for _, passes in groupby(plain, key=lambda kept: id(kept[0])):
-            together = list(passes)
-            rows, states = together[0][0], [hidden for _, hidden in together]
-            joined = torch.cat(states, 1) if len(states) > 1 else states[0]
-            for row, of_row in zip(rows, joined.unbind(), strict=True):
-                self._keep(row, of_row.clone() if len(rows) > 1 else of_row)  # a view would keep those of all rows
+        passes, self._passes, self._states = self._passes, [], 0
+        for _, alike in groupby(passes, key=lambda kept: id(kept[0])):
+            together = list(alike)
+            rows, widths = together[0][0], [hidden.shape[1] for _, hidden, _ in together]
+            joined = torch.cat([hidden for _, hidden, _ in together], 1) if len(together) > 1 else together[0][1]
+            roots = [0, *accumulate(widths)]
+            for i, (row, states) in enumerate(zip(rows, joined.unbind(), strict=True)):
+                committed = [
+                    place
+                    for root, (_, _, accepted) in zip(roots, together, strict=False)
+                    for place in (root, *(root + 1 + node for node in accepted[i]))
+                ]
+                self._keep(row, states[committed])  # a copy: a view would keep the states of all rows and nodes
