@@ -1,7 +1,7 @@
 """Hearing: the target's hidden states, kept for drafters that will read them.
 
-A drafter that is not asked for long must cost next to nothing. So states are kept as passes bring them, for all rows and
-nodes together, and what was committed is picked out of them when somebody reads it, or when there are many.
+A drafter that is not asked for long must cost next to nothing. So states are kept as passes bring them, for all rows
+and nodes together, and what was committed is picked out of them when somebody reads it, or when there are many.
 """
 
 from __future__ import annotations
