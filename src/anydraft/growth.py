@@ -25,8 +25,8 @@ class Bounds:
     `depth` counts the drafter's own tokens, `target_depth` the target's (what the row still wants).
     `min_masses`: by level, stop when the estimated probability that the target goes on inside the frontier is below it;
     the last one is for all levels after it.
-    Where it is above 0, nodes less likely than `SIDE` of it, or of the likeliest one, are not expanded beside that one:
-    they cost a part of a level and bring less than that part.
+    `side`: where the least mass is above 0, nodes less likely than this share of it, or of the likeliest one, are not
+    expanded beside that one: they cost a part of a level and bring less than that part. 1 goes on with one node.
     `branch`: alternatives considered after each node; 1 makes a chain.
     `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.
@@ -40,6 +40,7 @@ class Bounds:
     branch: int = 4
     target_depth: int = 1 << 30
     chain_only: bool = False
+    side: float = SIDE
 
     def min_mass(self, level: int) -> float:
         """Least mass at which a level (from 0) is drafted."""
@@ -48,7 +49,14 @@ class Bounds:
     @property
     def min_expand(self) -> float:
         """Least probability of a node that is ever expanded beside the likeliest one, as a logarithm."""
-        return _side(min(self.min_masses))
+        return self._side(min(self.min_masses))
+
+    def min_beside(self, level: int, likeliest: float) -> float:
+        """Least probability, as a logarithm, at which a node is expanded at a level beside one that has `likeliest`."""
+        return max(self._side(self.min_mass(level)), likeliest + math.log(self.side))
+
+    def _side(self, min_mass: float) -> float:
+        return math.log(self.side * min_mass) if min_mass > 0 else -math.inf
 
     def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
         """These bounds, tightened to what the row still wants and the target can verify."""
@@ -61,6 +69,7 @@ class Bounds:
             1 if chain_only else self.branch,
             target_depth=max(0, depth),
             chain_only=chain_only,
+            side=self.side,
         )
 
 
@@ -122,11 +131,6 @@ class Growth:
         return whole.keep([*main, *sorted(set(kept) - set(main))])
 
 
-def _side(min_mass: float) -> float:
-    """Least probability of a node that is expanded beside another one, as a logarithm."""
-    return math.log(SIDE * min_mass) if min_mass > 0 else -math.inf
-
-
 Children = Sequence[tuple[int, float, bool]]
 """Children of one node, best first: (token, log score given its parent, whether it ends the draft)."""
 
@@ -172,8 +176,8 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
             frontier = [node for node in frontier if growth.scores[node] >= least]
         min_mass = bounds.min_mass(level + 1)
         if frontier and min_mass > 0:
-            side = max(_side(min_mass), growth.scores[frontier[0]] + math.log(SIDE))
-            frontier = [node for node in frontier if growth.scores[node] >= side] or frontier[:1]
+            beside = bounds.min_beside(level + 1, growth.scores[frontier[0]])
+            frontier = [node for node in frontier if growth.scores[node] >= beside] or frontier[:1]
         mass = sum(math.exp(growth.scores[node]) for node in frontier)
         if not frontier or mass < min_mass:
             break

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from anydraft.growth import SIDE, Bounds, Children, Growth, grow
+from anydraft.growth import Bounds, Children, Growth, grow
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
 
@@ -60,6 +60,7 @@ def search(
     vocabulary: torch.Tensor | None = None,
     closed: torch.Tensor | None = None,
     least: float = -math.inf,
+    side: float = 0.0,
 ) -> Iterator[BeamLevel]:
     """Levels of a beam search, without end.
 
@@ -70,8 +71,9 @@ def search(
         memory: what the network recalls of the text before.
         vocabulary: (V',) target ids of the logits; None = all of them.
         closed: (V',) -inf for tokens that end the text and are never expanded, else 0; None = no such tokens.
-        least: of branches beside the best one, those with a lower log score in every row are not expanded, nor those
-            that have less than `SIDE` of the best one's probability; to know them means a host sync.
+        least: of branches beside the best one, those with a lower log score in every row are not expanded; to know
+            them means a host sync.
+        side: nor, where there is a `least`, those that have less than this share of the best one's probability.
     """
     state, tokens = steps.start(hidden, memory), roots[:, None]
     # Float64 and the same order of sums as in `grow`, so that both expand the same nodes.
@@ -89,7 +91,7 @@ def search(
         best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
         wide = width
         if least > -math.inf:
-            floor = (best[:, :1] + math.log(SIDE)).clamp(min=least)
+            floor = (best[:, :1] + math.log(max(side, 1e-9))).clamp(min=least)
             wide = max(1, int((best[:, :width] >= floor).sum(1).max()))
         totals, expanded = best[:, :wide], order[:, :wide]
         yield BeamLevel(ids, logs, expanded, proposals)

@@ -132,6 +132,7 @@ class RecurrentDrafter:
             vocabulary=self.vocabulary,
             closed=self._closed,
             least=-math.inf if self._eager else min(bound.min_expand for bound in limits),
+            side=min(bound.side for bound in limits),
         )
         grown = replayed(levels, limits, self.eos_token_ids, eager=self._eager)
         return [

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
-from anydraft.growth import Bounds
+from anydraft.growth import SIDE, Bounds
 from anydraft.pacing.experience import LONGEST_GAP, Expected, Experience
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
@@ -63,11 +63,11 @@ class Limits:
         """Levels worth drafting for a gain that is expected: room for twice as many, and some more."""
         return min(self.depth, math.ceil(2 * gain) + 4)
 
-    def bounds(self, rows: int, depth: int, min_masses: tuple[float, ...]) -> Bounds:
+    def bounds(self, rows: int, depth: int, min_masses: tuple[float, ...], side: float = SIDE) -> Bounds:
         """Bounds of a draft for one of so many rows."""
         width = max(1, self.width // (1 + rows // 3))
         nodes = max(7, self.nodes * 2 // (rows + 1))
-        return Bounds(depth, width, nodes, min_masses, self.min_node, self.branch)
+        return Bounds(depth, width, nodes, min_masses, self.min_node, self.branch, side=side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     if hits < 1 and (probing or known.on_trial(record)):
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
         least = tuple(min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
-        return limits.bounds(rows, min(PROBE, left), least)
+        return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = limits.deep(draft.gain)
-    bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, frailty))
+    bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, frailty), record.sides.share)
     return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

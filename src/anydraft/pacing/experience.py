@@ -13,6 +13,7 @@ from anydraft.pacing.belief import Belief, Luck
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import Frailty, Reach
+from anydraft.pacing.sides import Sides
 from anydraft.row import Row
 
 HOPE = 0.3
@@ -96,6 +97,7 @@ class Record:
 
     belief: Belief = field(default_factory=Belief)
     reach: Reach = field(default_factory=Reach)
+    sides: Sides = field(default_factory=Sides)
     runs: Runs = field(default_factory=_unknown)
     drafts: int = 0
     trial_loss: float = 0.0

@@ -145,6 +145,7 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
         path, hazards = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens), record.reach.hazards()
         form.frailty.observe(path, hazards)
         record.reach.observe(path, hazards)
+        record.sides.observe(draft.tree, accepted)
 
 
 def _on_trial(known: Knowledge, step: Asking) -> bool:

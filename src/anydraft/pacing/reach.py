@@ -40,6 +40,11 @@ FADING, FADING_ROW = 0.98, 0.9
 FRAIL = 1.0
 """Ends that the factor of a row rests on before any was seen."""
 
+LUCKY, LEAST_RUN = 2.0, 0.06
+"""Ends that a row's paths have survived since the last one, as was to be expected, from which on its hazards are
+divided by them; and the least that comes of it. Texts change at once: where several drafts in a row were right to
+their ends against what was to be expected, longer ones may be."""
+
 LEAST, NONE = 0.002, 2.0
 """Lowest least mass, and one that no level has."""
 
@@ -94,15 +99,20 @@ GUESSED = Hazards()
 
 @dataclass(slots=True)
 class Frailty:
-    """Paths of a row that ended, and what they had survived, in ends that were to be expected of it."""
+    """Paths of a row that ended, and what they had survived, in ends that were to be expected of it.
+
+    `since`: what was survived since the last end, in ends that were to be expected.
+    """
 
     ends: float = 0.0
     expected: float = 0.0
+    since: float = 0.0
 
     @property
     def factor(self) -> float:
         """By which the hazards of the row differ from those of others."""
-        return (self.ends + FRAIL) / (self.expected + FRAIL)
+        run = max(LUCKY / max(LUCKY, self.since), LEAST_RUN)
+        return run * (self.ends + FRAIL) / (self.expected + FRAIL)
 
     def observe(self, path: Path, hazards: Hazards) -> None:
         """Count one draft."""
@@ -110,6 +120,7 @@ class Frailty:
         if path.ended:
             last = hazards.of(path.drops, path.survived)
             survived += last * _survived(last)
+        self.since = 0.0 if path.ended else self.since + survived
         self.ends = FADING_ROW * self.ends + path.ended
         self.expected = FADING_ROW * self.expected + survived
 
