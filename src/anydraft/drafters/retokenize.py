@@ -64,9 +64,8 @@ class Retokenizer:
         # Drafted tokens may be longer or shorter than the target's: masses are matched to depths in proportion. The
         # text of the last one may be cut off in the middle of a token: whether it is right says nothing of its level.
         depth, deepest = tree.depth, max(map(growth.depth, leaves), default=0)
-        masses = tuple(growth.masses[level * deepest // depth] for level in range(depth))
-        stated = masses if depth < 2 else masses[:-1]
-        return replace(tree, levels=growth.levels, masses=stated).cut(bound.target_depth)
+        masses = tuple(growth.masses[level * deepest // depth] for level in range(depth - 1))
+        return replace(tree, levels=growth.levels, masses=masses).cut(bound.target_depth)
 
     def _path(self, growth: Growth, leaf: int, held: bytes, recent: bytes) -> list[tuple[int, float]]:
         """Target tokens of one path's text with the log score of each."""

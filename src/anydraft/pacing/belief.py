@@ -94,8 +94,8 @@ class Belief:
             path = paths[parent] if parent >= 0 else 1.0
             if path <= least:
                 continue
-            line, stated = self._line(scores, node, parent, depths[node])
-            chance = (line[0] + line[1] * stated) * luck
+            constant, slope, stated, _ = self._line(scores, node, parent, depths[node])
+            chance = (constant + slope * stated) * luck
             chances[node] = chance = min(chance, SURE)
             paths[node] = path * chance
             if parent in together:
@@ -126,9 +126,9 @@ class Belief:
         for node, parent in enumerate(tree.parents):
             if parent not in kept or (depth is not None and depths[node] > depth):
                 continue
-            line, stated = self._line(scores, node, parent, depths[node])
-            expected += line[0] + line[1] * stated
-            column, hit = bisect_right(CONFIDENCES, stated), node in kept
+            constant, slope, stated, column = self._line(scores, node, parent, depths[node])
+            expected += constant + slope * stated
+            hit = node in kept
             self._cells[column][_row(depths[node])].add(hit)
             self._columns[column].add(hit)
             self._lines[column] = None
@@ -137,20 +137,21 @@ class Belief:
 
     def _line(
         self, scores: tuple[float, ...] | None, node: int, parent: int, depth: int
-    ) -> tuple[tuple[float, float], float]:
-        """The correction for a node, and its stated probability given its parent."""
-        if scores is None:
-            stated = UNSCORED
-        else:
+    ) -> tuple[float, float, float, int]:
+        """The correction for a node, its stated probability given its parent, and that one's place in `CONFIDENCES`."""
+        stated = UNSCORED
+        if scores is not None:
             step = scores[node] - scores[parent] if parent >= 0 else scores[node]
             stated = math.exp(step) if step < 0 else 1.0
         column = bisect_right(CONFIDENCES, stated)
-        lines = self._lines[column]
-        if lines is None:
-            of_column = self._columns[column].on((0.0, 1.0)) if self._columns[column].trials else (0.0, 1.0)
-            lines = [cell.on(of_column) if cell.trials else of_column for cell in self._cells[column]]
-            self._lines[column] = lines
-        return lines[_row(depth)], stated
+        constant, slope = (self._lines[column] or self._worked_out(column))[_row(depth)]
+        return constant, slope, stated, column
+
+    def _worked_out(self, column: int) -> list[tuple[float, float]]:
+        of_column = self._columns[column].on((0.0, 1.0)) if self._columns[column].trials else (0.0, 1.0)
+        lines = [cell.on(of_column) if cell.trials else of_column for cell in self._cells[column]]
+        self._lines[column] = lines
+        return lines
 
 
 def _row(depth: int) -> int:

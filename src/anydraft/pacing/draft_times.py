@@ -25,6 +25,7 @@ class DraftTimes:
 
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
+        self._lines: dict[int, tuple[float, float]] = {}  # what follows from the sums, where it was asked for
         self._start: float | None = None
         self.starts = 0
 
@@ -38,10 +39,12 @@ class DraftTimes:
         sums = self._sums.setdefault(rows, [0.0] * 5)
         for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
             sums[i] = sums[i] * self.DECAY + value
+        self._lines.clear()
 
     def forget(self) -> None:
         """Forget all drafts."""
         self._sums.clear()
+        self._lines.clear()
 
     def observe_start(self, seconds: float, tokens: int) -> None:
         """Learn what reading so many tokens of prompts takes; the first time may have built tables, too."""
@@ -69,6 +72,12 @@ class DraftTimes:
     def _line(self, rows: int) -> tuple[float, float] | None:
         if not self._sums:
             return None
+        line = self._lines.get(rows)
+        if line is None:
+            line = self._lines[rows] = self._fitted(rows)
+        return line
+
+    def _fitted(self, rows: int) -> tuple[float, float]:
         count = rows if rows in self._sums else min(self._sums, key=lambda count: abs(math.log(count / rows)))
         # How it grows with rows nobody knows: more than nothing, less than in proportion.
         sums, grown = self._sums[count], math.sqrt(max(1.0, rows / count))

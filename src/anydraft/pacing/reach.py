@@ -40,11 +40,6 @@ FADING, FADING_ROW = 0.98, 0.9
 FRAIL = 1.0
 """Ends that the factor of a row rests on before any was seen."""
 
-LUCKY, LEAST_RUN = 2.0, 0.06
-"""Ends that a row's paths have survived since the last one, as was to be expected, from which on its hazards are
-divided by them; and the least that comes of it. Texts change at once: where several drafts in a row were right to
-their ends against what was to be expected, longer ones may be."""
-
 LEAST, NONE = 0.002, 2.0
 """Lowest least mass, and one that no level has."""
 
@@ -99,20 +94,15 @@ GUESSED = Hazards()
 
 @dataclass(slots=True)
 class Frailty:
-    """Paths of a row that ended, and what they had survived, in ends that were to be expected of it.
-
-    `since`: what was survived since the last end, in ends that were to be expected.
-    """
+    """Paths of a row that ended, and what they had survived, in ends that were to be expected of it."""
 
     ends: float = 0.0
     expected: float = 0.0
-    since: float = 0.0
 
     @property
     def factor(self) -> float:
         """By which the hazards of the row differ from those of others."""
-        run = max(LUCKY / max(LUCKY, self.since), LEAST_RUN)
-        return run * (self.ends + FRAIL) / (self.expected + FRAIL)
+        return (self.ends + FRAIL) / (self.expected + FRAIL)
 
     def observe(self, path: Path, hazards: Hazards) -> None:
         """Count one draft."""
@@ -120,7 +110,6 @@ class Frailty:
         if path.ended:
             last = hazards.of(path.drops, path.survived)
             survived += last * _survived(last)
-        self.since = 0.0 if path.ended else self.since + survived
         self.ends = FADING_ROW * self.ends + path.ended
         self.expected = FADING_ROW * self.expected + survived
 
@@ -169,9 +158,15 @@ class Reach:
         self._drafted = self._tokens = LEVELS
         self._levels = [0.0] * _RANGES
         self._ends = [0.0] * _RANGES
+        self._hazards: Hazards | None = None
 
     def hazards(self) -> Hazards:
         """What was learned."""
+        if self._hazards is None:
+            self._hazards = self._learned()
+        return self._hazards
+
+    def _learned(self) -> Hazards:
         depth, believed = [], GUESSED_DEPTH
         for ends, levels in zip(self._ends, self._levels, strict=True):
             believed = max((ends + LEVELS * believed) / (levels + LEVELS), LEAST_DEPTH)
@@ -182,6 +177,7 @@ class Reach:
 
     def observe(self, path: Path, hazards: Hazards) -> None:
         """Learn from one draft; what was believed before says to which part of a hazard an end is laid."""
+        self._hazards = None
         self._nats, self._stated, self._seen = (self.fading * x for x in (self._nats, self._stated, self._seen))
         self._levels = [self.fading * levels for levels in self._levels]
         self._ends = [self.fading * ends for ends in self._ends]

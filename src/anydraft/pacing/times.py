@@ -16,6 +16,8 @@ from itertools import pairwise
 EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 """Widths up to which passes are taken for equal."""
 
+_PLACES = {width: place for place, width in enumerate(EDGES)}
+
 GUESSED_SLOPE = 0.02
 """Extra time of one more node, in passes of one node, where wider passes were never seen."""
 
@@ -83,7 +85,10 @@ class PassTimes:
             passes.base = log - guessed
             return
         ratio = passes.ratios.get(place)
-        error = log - passes.base - self._log_ratio(passes, rows, width)
+        if ratio is not None and ratio.count >= SELDOM:
+            error = log - passes.base - ratio.log
+        else:
+            error = log - passes.base - self._log_ratio(passes, rows, width)
         if ratio is None:
             believed = error < math.log(1.3)  # else it may be slow only because it is the first
             passes.ratios[place] = _Ratio(max(0.0, log - passes.base), count=int(believed))
@@ -105,9 +110,12 @@ class PassTimes:
     def seconds(self, rows: int, width: int) -> float | None:
         """Expected seconds of a pass; None before the first pass of any kind."""
         plain = self._plain(rows)
-        if plain is None:
-            return None
-        return plain * math.exp(self._log_ratio(self._of_rows.get(rows, _Passes()), rows, width))
+        if plain is None or width <= 1:
+            return plain
+        passes = self._of_rows.get(rows, _Passes())
+        if passes.table is not None and width in _PLACES:
+            return plain * passes.table[_PLACES[width]]
+        return plain * math.exp(self._log_ratio(passes, rows, width))
 
     def table(self, rows: int) -> tuple[float, list[float]]:
         """Expected seconds of a pass of one node (1 before anything was seen), and by edge how many times that."""
