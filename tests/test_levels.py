@@ -41,7 +41,7 @@ def test_of_a_last_token_that_may_be_cut_off_nothing_is_stated(width: int) -> No
     assert tree.masses[0] == 1.0
     assert list(tree.masses) == sorted(tree.masses, reverse=True)
     only = drafted(60, Bounds(1, width, 31))
-    assert (only.depth, only.masses) == (1, ())  # or short drafts, wrong for that reason, would be a reason for short ones
+    assert (only.depth, only.masses) == (1, ())  # or short drafts would be a reason for short ones
 
 
 def test_no_levels_are_drafted_for_tokens_that_nobody_wants() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from anydraft.crew import Crew
 from anydraft.growth import SIDE, Bounds
-from anydraft.pacing.experience import LONGEST_GAP, Expected, Experience
+from anydraft.pacing.experience import LONGEST_GAP, Expected, Experience, Record
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.times import EDGES
@@ -30,11 +30,18 @@ DARING, BOLD = 0.7, 0.35
 """Share of the least mass of a level at which a draft that is made to find out still goes on; and the most that it asks
 for, whatever was learned of levels, or a drafter that was wrong at first would never show how far it is right."""
 
+DEEPER = 2
+"""Times the levels of the deepest draft so far that a next one may have: nobody knows what deeper ones take."""
+
 OVERDRAFT = 3.0
 """Plain passes of debt with probes of drafters in doubt that are allowed."""
 
-DOUBT = 2.0
-"""Standard errors by which a drafter may be better than it seemed so far: if it would then pay, it is in doubt."""
+DOUBT, KNOWN, MOST_HOPED = 2.0, 33, 0.98
+"""Standard errors by which a drafter's tokens may be right more often than it seemed so far: if drafts of it would then
+pay, it is in doubt. Drafts on which that rests at most, for older ones fade; and the most that is hoped for."""
+
+DOUBTED = (1, 2, 4, 8)
+"""Levels of drafts that are thought of then."""
 
 DEEPEST_DEBT = 6.0
 """Plain passes (and one a row) behind plain decoding at which a drafter that seems to pay is no longer believed."""
@@ -205,8 +212,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             loss = start + free[i] / now.worth
             loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
-            better = DOUBT * math.sqrt((draft.gain + 0.1) / max(1, record.drafts))
-            in_doubt = _loss(now, drafter, draft, min(better, max(0.0, draft.levels - draft.gain))) < 0
+            in_doubt = _may_pay(now, drafter, draft, record)
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
             if record.gains.debt + loss <= -1:
                 ledger = record.gains
@@ -224,10 +230,22 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
     return Choice(which, sorted([first, *others]), ledger=ledgers.get((which, first))), 0
 
 
-def _loss(now: Now, drafter: Experience, draft: Expected, better: float = 0.0) -> float:
-    """Plain passes that a draft for one of the rows is expected to lose, if it brings so many tokens more."""
+def _may_pay(now: Now, drafter: Experience, draft: Expected, record: Record) -> bool:
+    """Whether drafts of some length would pay if their tokens were right as often as chance may have hidden so far."""
+    right = draft.gain / (1 + draft.gain)
+    tokens = (1 + draft.gain) * min(max(1, record.drafts), KNOWN)
+    hoped = min(right + DOUBT * math.sqrt(right * (1 - right) / tokens), MOST_HOPED)
+    depths = ((levels, record.reach.hazards().tokens * levels) for levels in DOUBTED)
+    return any(
+        _loss(now, drafter, Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)) < 0
+        for levels, depth in depths
+    )
+
+
+def _loss(now: Now, drafter: Experience, draft: Expected) -> float:
+    """Plain passes that a draft for one of the rows is expected to lose."""
     drafting = drafter.times.seconds(draft.levels, 1) or (drafter.call.value if drafter.call else 0.0)
-    return drafting / now.plain + now.passes(draft.width) - (len(now.rows) + draft.gain + better) / now.worth
+    return drafting / now.plain + now.passes(draft.width) - (len(now.rows) + draft.gain) / now.worth
 
 
 def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: Limits, *, probing: bool) -> Bounds:
@@ -244,10 +262,10 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     # A further level is worth its time if it brings a token often enough.
     hits = now.worth * step / rows
     hazards, frailty = record.reach.hazards(), known.form(row, name).frailty.factor
-    if hits < 1 and (probing or known.on_trial(record)):
+    if hits < 1 and probing:
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
         least = tuple(min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
-    depth = limits.deep(draft.gain)
+    depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
     bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, frailty), record.sides.share)
     return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

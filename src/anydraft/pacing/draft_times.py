@@ -10,6 +10,10 @@ import math
 FEW, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
 
+FIXED = 1.0
+"""The fixed part of a draft in levels, as long as all drafts had about as many levels and nothing else is known: without
+any, long drafts would seem dearer than they are, and nobody would try one."""
+
 SLOW = 1.5
 """Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is left
 out."""
@@ -27,10 +31,11 @@ class DraftTimes:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
         self._lines: dict[int, tuple[float, float]] = {}  # what follows from the sums, where it was asked for
         self._start: float | None = None
-        self.starts = 0
+        self.starts = self.deepest = 0
 
     def observe(self, rows: int, levels: int, seconds: float) -> None:
         """Learn from one draft of so many levels (at least 1) for so many rows."""
+        self.deepest = max(self.deepest, levels)
         expected = self.seconds(levels, rows) if rows in self._sums else None
         if expected is not None and self._sums[rows][0] < FEW and seconds < UNLIKELY * expected:
             del self._sums[rows]  # those before had tables to build
@@ -84,8 +89,11 @@ class DraftTimes:
         weight, levels, squares, seconds, products = sums
         mean = seconds / max(levels, 1e-9)
         spread = squares / weight - (levels / weight) ** 2
-        if weight < 3 or spread < 0.25:
+        if weight < FEW / 2:
             return 0.0, mean * grown
+        if spread < 0.25:
+            step = seconds / (levels + FIXED * weight)
+            return FIXED * step * grown, step * grown
         slope = (products / weight - levels * seconds / weight**2) / spread
         slope = min(max(slope, 0.25 * mean), mean)
         return max(0.0, (seconds - slope * levels) / weight) * grown, slope * grown

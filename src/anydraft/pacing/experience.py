@@ -142,13 +142,17 @@ class Form:
         limited = min(1.0, depth / max(levels, 1e-9))
         return Expected(gain * (1 - beyond), levels * limited, 1 + nodes * limited)
 
-    def probed(self, position: int, *, paid: bool, on_trial: bool, warm: bool) -> None:
-        """Set when the next probe is due: at once, if the drafter had not drafted in the step before."""
+    def probed(self, position: int, lost: float, *, paid: bool, on_trial: bool, warm: bool) -> None:
+        """Set when the next probe is due: at once, if the drafter had not drafted in the step before.
+
+        Args:
+            lost: plain passes; what a trial may lose is spread over the text.
+        """
         if not warm:
             self.due = position
             return
         if on_trial:
-            self.gap = TRIAL_GAP
+            self.gap = min(round(TRIAL_GAP * max(1.0, lost)), LONGEST_GAP)
         else:
             self.gap = FIRST_GAP // 2 if paid else min(2 * self.gap, LONGEST_GAP)
         self.due = position + self.gap

@@ -116,14 +116,14 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
         taken: time of the step in plain passes.
     """
     record, worth = known.drafters[asked.name].record(asked.rows[0]), taken * step.speed
-    on_trial = known.on_trial(record)
+    on_trial, lost = known.on_trial(record), max(0.0, worth - tokens)
     if on_trial:
-        record.trial_loss += max(0.0, worth - tokens)
+        record.trial_loss += lost
     record.drafts += 1
     record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
     for row in asked.rows:
-        known.form(row, asked.name).probed(row.position, paid=paid, on_trial=on_trial, warm=asked.warm)
+        known.form(row, asked.name).probed(row.position, lost, paid=paid, on_trial=on_trial, warm=asked.warm)
 
 
 def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepted: Sequence[int]) -> None:
