@@ -11,8 +11,8 @@ FEW, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
 
 FIXED = 1.0
-"""The fixed part of a draft in levels, as long as all drafts had about as many levels and nothing else is known: without
-any, long drafts would seem dearer than they are, and nobody would try one."""
+"""The fixed part of a draft in levels, as long as all drafts had about as many levels and nothing else is known:
+without any, long drafts would seem dearer than they are, and nobody would try one."""
 
 SLOW = 1.5
 """Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is left
