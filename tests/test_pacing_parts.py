@@ -17,9 +17,9 @@ from simulated import RIGHT, row_of
 from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
-from anydraft.pacing.choosing import Limits, Now, wanted
+from anydraft.pacing.choosing import Limits, Now, may_pay, wanted
 from anydraft.pacing.draft_times import DraftTimes
-from anydraft.pacing.experience import Experience
+from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
@@ -28,6 +28,8 @@ from anydraft.pacing.reach import GUESSED
 from anydraft.pacing.times import EDGES, PassTimes, edge
 from anydraft.row import Row
 from anydraft.tree import DraftTree
+
+LIMITS = Limits(20, 4, 31, 8, 0.007)
 
 
 @given(
@@ -265,7 +267,64 @@ def test_a_row_whose_paths_live_longer_is_drafted_for_further() -> None:
     record.drafts = TRIAL_DRAFTS
     known.form(tough, "writer").frailty.expected = 6.0
     known.form(frail, "writer").frailty.ends = 6.0
-    limits = Limits(20, 4, 31, 8, 0.007)
     now = Now.of(known, [tough])
-    deep, shallow = (wanted(known, now, "writer", row, 1, limits, probing=False) for row in (tough, frail))
+    deep, shallow = (wanted(known, now, "writer", row, 1, LIMITS, probing=False) for row in (tough, frail))
     assert all(a < b for a, b in zip(deep.min_masses, shallow.min_masses, strict=True))
+
+
+def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_seemed() -> None:
+    """One token in two drafts may be the lack of luck; where that goes on for fifty drafts nobody hopes for more."""
+    known, row = Knowledge(0.01, 20), row_of(0, 400)
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(1, 1, 1.0)
+    for levels in (1, 2, 4) * 3:
+        drafter.times.observe(1, levels, 0.2 + 0.3 * levels)
+    now, record = Now.of(known, [row]), drafter.record(row)
+    draft = Expected(0.5, 2.0, 3.0)
+    found = []
+    for drafts in (2, 10, 50):
+        record.drafts = drafts
+        found.append(may_pay(now, drafter, draft, record))
+    assert found == [True, True, False]
+    record.drafts = 50
+    assert may_pay(now, drafter, Expected(2.5, 6.0, 7.0), record)  # it would pay as it is
+    record.drafts = 2
+    assert not may_pay(now, drafter, Expected(0.0, 2.0, 3.0), record)  # what was never right is no matter of luck
+
+
+def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:
+    known, row = Knowledge(0.01, 20), row_of(0, 400)
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(1, 1, 1.0)
+    drafter.record(row).runs.tokens = 40.0
+    depths = []
+    for levels in (4, 2, 7):
+        drafter.times.observe(1, levels, 0.01 * levels)
+        depths.append(wanted(known, Now.of(known, [row]), "writer", row, 1, LIMITS, probing=False).depth)
+    assert depths == [8, 8, 14]
+
+
+def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> None:
+    times = DraftTimes()
+    for _ in range(3):
+        times.observe(1, 6, 0.7)
+    assert times.seconds(12, 1) == pytest.approx(1.4)  # of so few nothing is guessed
+    times.observe(1, 6, 0.7)
+    assert times.seconds(6, 1) == pytest.approx(0.7)
+    assert times.seconds(12, 1) == pytest.approx(1.3)
+    for _ in range(40):
+        times.observe(1, 6, 0.7)
+        times.observe(1, 3, 0.4)
+    assert times.seconds(12, 1) == pytest.approx(1.3, rel=0.01)  # as it was measured: 0.1 and 0.1 a level
+    for _ in range(80):
+        times.observe(1, 2, 0.2)
+        times.observe(1, 8, 0.8)
+    assert times.seconds(12, 1) == pytest.approx(1.2, rel=0.01)
+
+
+def test_a_trial_waits_the_longer_the_more_it_lost() -> None:
+    form, gaps = Form(), []
+    for lost in (0.0, 1.0, 2.5, 9.0):
+        form.probed(100, lost, paid=False, on_trial=True, warm=True)
+        gaps.append(form.due - 100)
+    assert gaps == [TRIAL_GAP, TRIAL_GAP, round(2.5 * TRIAL_GAP), LONGEST_GAP]

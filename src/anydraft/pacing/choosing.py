@@ -212,7 +212,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             loss = start + free[i] / now.worth
             loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
-            in_doubt = _may_pay(now, drafter, draft, record)
+            in_doubt = may_pay(now, drafter, draft, record)
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
             if record.gains.debt + loss <= -1:
                 ledger = record.gains
@@ -230,7 +230,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
     return Choice(which, sorted([first, *others]), ledger=ledgers.get((which, first))), 0
 
 
-def _may_pay(now: Now, drafter: Experience, draft: Expected, record: Record) -> bool:
+def may_pay(now: Now, drafter: Experience, draft: Expected, record: Record) -> bool:
     """Whether drafts of some length would pay if their tokens were right as often as chance may have hidden so far."""
     right = draft.gain / (1 + draft.gain)
     tokens = (1 + draft.gain) * min(max(1, record.drafts), KNOWN)
