@@ -312,6 +312,10 @@ def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> No
     times.observe(1, 6, 0.7)
     assert times.seconds(6, 1) == pytest.approx(0.7)
     assert times.seconds(12, 1) == pytest.approx(1.3)
+    short = DraftTimes()
+    for _ in range(10):
+        short.observe(1, 2, 0.3)
+    assert short.seconds(12, 1) == pytest.approx(1.8)  # of short ones, either
     for _ in range(40):
         times.observe(1, 6, 0.7)
         times.observe(1, 3, 0.4)

@@ -10,9 +10,9 @@ import math
 FEW, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
 
-FIXED = 1.0
-"""The fixed part of a draft in levels, as long as all drafts had about as many levels and nothing else is known:
-without any, long drafts would seem dearer than they are, and nobody would try one."""
+FIXED, LONG = 1.0, 4
+"""The fixed part of a draft in levels, as long as all drafts had about as many levels, and at least so many, and
+nothing else is known: without any, long drafts would seem dearer than they are, and nobody would try one."""
 
 SLOW = 1.5
 """Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is left
@@ -89,7 +89,7 @@ class DraftTimes:
         weight, levels, squares, seconds, products = sums
         mean = seconds / max(levels, 1e-9)
         spread = squares / weight - (levels / weight) ** 2
-        if weight < FEW / 2:
+        if weight < FEW / 2 or (spread < 0.25 and levels < LONG * weight):
             return 0.0, mean * grown
         if spread < 0.25:
             step = seconds / (levels + FIXED * weight)
