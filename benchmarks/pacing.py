@@ -12,7 +12,7 @@ pacing has seen its drafter once. See benchmarks/README.md.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -63,6 +63,7 @@ def main(
     prompts: Annotated[str, typer.Option(help="A .jsonl file, or 'held-out'.")] = "held-out",
     mismatched: Annotated[Path | None, typer.Option(help="Folder of an assistant that fits badly.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts.")] = 6,
+    batch: Annotated[list[int], typer.Option(min=1, help="Rows of part batch; may be repeated.")] = list(BATCHES),  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[list[float], typer.Option(help="May be repeated.")] = [0.0, 1.0],  # noqa: B006
     enlarge: Annotated[float, typer.Option(help="Give the target the cost of so many parameters (400e6).")] = 0.0,
@@ -97,12 +98,13 @@ def main(
             max_new_tokens=max_new_tokens,
             temperatures=temperature,
             parts=[str(one) for one in part],
+            batches=batch if Part.BATCH in part else None,
             slice_tokens=slice_tokens or None,
         )
         out.mkdir(parents=True, exist_ok=True)
         (out / "title.txt").write_text(f"Pacing: {bench.name}, {dtype}, {threads} threads\n", "utf-8")
         write_json(out / "provenance.json", taken)
-    for group in [group for one in part for group in _groups(one)]:
+    for group in [group for one in part for group in _groups(one, batch)]:
         folder = out / group.name
         if again:
             records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
@@ -141,13 +143,13 @@ class _Group(NamedTuple):
         return self.part + more.get(self.part, "")
 
 
-def _groups(part: Part) -> list[_Group]:
+def _groups(part: Part, batches: Sequence[int]) -> list[_Group]:
     alone = ("uag", "redrafter", "lookup")
     if part is Part.BAD:
         return [_Group(part, ("wrong", "random", "expensive", "mismatched"))]
     if part is Part.GOOD:
         return [_Group(part, (name,)) for name in alone[:2]]
-    return [_Group(part, (*alone, "lookup+redrafter"), batch) for batch in (BATCHES if part is Part.BATCH else (1,))]
+    return [_Group(part, (*alone, "lookup+redrafter"), batch) for batch in (batches if part is Part.BATCH else (1,))]
 
 
 class _Bench:

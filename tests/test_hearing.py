@@ -77,12 +77,12 @@ def test_what_is_kept_of_one_row_does_not_hold_the_others() -> None:
     """States of a row are no view of all rows' states, whose memory would stay until the last row is done."""
     rows = made(3)
     hearing = Hearing({0: Reader("all")})  # type: ignore[dict-item]
-    for _ in range(MANY):
-        hearing.keep_pass(rows, torch.randn(3, 1, SIZE), [[], [], []])
-    hearing.forget(0, rows[1:])
-    states = hearing.take(0, rows[0])
-    assert states is not None
-    assert states.untyped_storage().nbytes() == states.nbytes == MANY * SIZE * 4
+    for width, accepted in ((1, []), (4, [1])):
+        hearing.keep_pass(rows, torch.randn(3, width, SIZE), [accepted] * 3)
+        hearing.forget(0, rows[1:])
+        states = hearing.take(0, rows[0])
+        assert states is not None
+        assert states.untyped_storage().nbytes() == states.nbytes == (1 + len(accepted)) * SIZE * 4
 
 
 def test_a_dropped_drafter_hears_nothing_and_the_other_goes_on() -> None:

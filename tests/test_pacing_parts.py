@@ -284,12 +284,12 @@ def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_
     found = []
     for drafts in (2, 10, 50):
         record.drafts = drafts
-        found.append(may_pay(now, drafter, draft, record))
+        found.append(may_pay(known, now, drafter, draft, record))
     assert found == [True, True, False]
     record.drafts = 50
-    assert may_pay(now, drafter, Expected(2.5, 6.0, 7.0), record)  # it would pay as it is
+    assert may_pay(known, now, drafter, Expected(2.5, 6.0, 7.0), record)  # it would pay as it is
     record.drafts = 2
-    assert not may_pay(now, drafter, Expected(0.0, 2.0, 3.0), record)  # what was never right is no matter of luck
+    assert not may_pay(known, now, drafter, Expected(0.0, 2.0, 3.0), record)  # never right: no matter of luck
 
 
 def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:
@@ -302,6 +302,22 @@ def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:
         drafter.times.observe(1, levels, 0.01 * levels)
         depths.append(wanted(known, Now.of(known, [row]), "writer", row, 1, LIMITS, probing=False).depth)
     assert depths == [8, 8, 14]
+
+
+def test_what_branches_are_worth_is_learned_of_drafts_and_asked_of_the_next() -> None:
+    known, row = Knowledge(0.01, 20), row_of(0, 400)
+    scores = tuple(math.log(p) for p in (0.5, 0.25, 0.5, 0.25))
+    tree = DraftTree((RIGHT, RIGHT, 2, 2), (-1, 0, -1, 0), scores, levels=2, masses=(1.0, 1.0))
+    for _ in range(60):
+        draft = Draft(tree, WRITER)
+        committed(known, a_step(known, [row], [DraftTree.EMPTY], [draft]), [draft], 2)
+    known.times.observe(1, 1, 1.0)
+    known.drafters["writer"].times.observe(1, 2, 0.2)
+    share = known.drafters["writer"].record(row).sides.share
+    assert 0.5 < share <= 1.0  # half of it was stated to be beside, and none was
+    for probing in (False, True):
+        bounds = wanted(known, Now.of(known, [row]), "writer", row, 1, LIMITS, probing=probing)
+        assert bounds.side == share
 
 
 def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> None:

@@ -332,6 +332,7 @@ BOUNDS = st.builds(
     min_node=st.sampled_from([0.0, 0.01]),
     branch=st.integers(1, 6),
     target_depth=st.integers(1, 6),
+    side=st.sampled_from([0.01, 0.1, 0.5, 1.0]),
 )
 ROWS = st.sampled_from(
     [{}, {"temperature": 1.0, "seed": 1}, {"temperature": 0.6, "seed": 2}, {"temperature": 0.9, "top_k": 5, "seed": 3}]

@@ -43,23 +43,47 @@ def test_the_share_follows_how_often_paths_leave_the_likeliest_nodes(leaves: flo
     assert sum(shares[200:]) / len(shares[200:]) == pytest.approx(min(1.0, SIDE * 0.25 / leaves), rel=0.25)
 
 
-def test_what_follows_a_departure_and_what_was_rejected_says_nothing() -> None:
-    sides, tree = Sides(), forked(3, 0.6, 0.2)
-    before = sides.share
-    sides.observe(tree, [])
-    assert sides.share == before == SIDE
-    # A path that leaves at once and goes on: one departure, of which a quarter was stated.
-    left = DraftTree((1, 2, 3, 4), (-1, -1, 1, 2), tuple(map(math.log, (0.6, 0.2, 0.1, 0.05))))
-    sides.observe(left, [1, 2, 3])
-    assert sides.seen == pytest.approx(0.98 * 2 + 1)
-    assert sides.stated == pytest.approx(0.98 * 2 + 0.25)
+def test_branches_that_go_on_are_no_reason_against_branches() -> None:
+    """Of an honest drafter, with all certain after the first token: what is stated below a side is not stated of it."""
+    chance, sides, shares = random.Random(1), Sides(), []
+    scores = tuple(math.log(p) for p in (0.8, 0.2, 0.8, 0.2, 0.8, 0.2))
+    tree = DraftTree((1, 2, 1, 1, 1, 1), (-1, -1, 0, 1, 2, 3), scores)
+    for _ in range(1000):
+        sides.observe(tree, [0, 2, 4] if chance.random() < 0.8 else [1, 3, 5])
+        shares.append(sides.share)
+    assert sum(shares[200:]) / len(shares[200:]) == pytest.approx(SIDE, rel=0.1)
 
 
-def test_chains_and_drafts_without_scores_say_nothing() -> None:
+def test_what_was_rejected_says_nothing_and_every_node_that_was_kept_counts() -> None:
+    sides = Sides()
+    sides.observe(forked(3, 0.6, 0.2), [])
+    assert (sides.seen, sides.stated) == (2.0, 2.0)
+    sides.observe(forked(3, 0.6, 0.2), [0, 2])
+    assert sides.seen == pytest.approx(0.98 * 2)
+    assert sides.stated == pytest.approx(0.98 * 2 + 2 * 0.25)
+
+
+def test_drafts_that_state_nothing_say_nothing() -> None:
     sides = Sides()
     sides.observe(DraftTree.chain([1, 2, 3]), [0, 1])
     sides.observe(DraftTree((1, 2), (-1, -1)), [0])
     assert (sides.seen, sides.stated) == (2.0, 2.0)
+    sides.observe(DraftTree((1, 2), (-1, -1), (-math.inf, -math.inf)), [0])
+    assert sides.share == SIDE
+
+
+@pytest.mark.parametrize("likeliest", [901.0, -1e9])
+def test_scores_of_any_size_do_no_harm(likeliest: float) -> None:
+    sides = Sides()
+    sides.observe(DraftTree((1, 2), (-1, -1), (likeliest, likeliest - 1)), [1])
+    assert sides.seen == pytest.approx(0.98 * 2 + 1)
+    assert sides.stated == pytest.approx(0.98 * 2 + 1 - 1 / (1 + math.exp(-1)))
+
+
+@pytest.mark.parametrize("side", [0.0, -1.0, 1.5])
+def test_a_side_that_is_no_share_is_refused(side: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        Bounds(4, 2, side=side)
 
 
 @pytest.mark.parametrize(("side", "widths"), [(0.01, [1, 3, 3]), (0.5, [1, 2, 3]), (1.0, [1, 1, 1])])

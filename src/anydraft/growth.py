@@ -26,7 +26,7 @@ class Bounds:
     `min_masses`: by level, stop when the estimated probability that the target goes on inside the frontier is below it;
     the last one is for all levels after it.
     `side`: where the least mass is above 0, nodes less likely than this share of it, or of the likeliest one, are not
-    expanded beside that one: they cost a part of a level and bring less than that part. 1 goes on with one node.
+    expanded beside that one: they cost a part of a level and bring less than that part.
     `branch`: alternatives considered after each node; 1 makes a chain.
     `min_node`: leave out nodes whose estimated probability of being kept is below it.
     `chain_only`: one path, no alternatives.
@@ -41,6 +41,10 @@ class Bounds:
     target_depth: int = 1 << 30
     chain_only: bool = False
     side: float = SIDE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.side <= 1:
+            raise ValueError(f"side is a share of a probability, above 0 and at most 1, got {self.side}")
 
     def min_mass(self, level: int) -> float:
         """Least mass at which a level (from 0) is drafted."""

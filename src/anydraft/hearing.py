@@ -37,7 +37,11 @@ class Hearing:
         self._keep(row, hidden)
 
     def keep_pass(self, rows: Sequence[Row], hidden: torch.Tensor, accepted: Sequence[Sequence[int]]) -> None:
-        """Keep hidden states (rows, width, H) of a pass: those of the roots, and of the nodes that were kept."""
+        """Keep hidden states (rows, width, H) of a pass: those of the roots, and of the nodes that were accepted.
+
+        Args:
+            rows: which stays as it is: passes of the same list are sorted together.
+        """
         self._passes.append((rows, hidden, accepted))
         self._states += hidden.shape[0] * hidden.shape[1]
         if self._states >= MANY:
@@ -60,6 +64,8 @@ class Hearing:
         """The drafter reads no more."""
         self._readers.pop(which, None)
         self._unread.pop(which, None)
+        if not self._readers:
+            self._passes, self._states = [], 0
 
     def _keep(self, row: Row, hidden: torch.Tensor) -> None:
         if not len(hidden):

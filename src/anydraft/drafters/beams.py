@@ -60,7 +60,7 @@ def search(
     vocabulary: torch.Tensor | None = None,
     closed: torch.Tensor | None = None,
     least: float = -math.inf,
-    side: float = 0.0,
+    side: float = 1.0,
 ) -> Iterator[BeamLevel]:
     """Levels of a beam search, without end.
 
@@ -91,7 +91,7 @@ def search(
         best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
         wide = width
         if least > -math.inf:
-            floor = (best[:, :1] + math.log(max(side, 1e-9))).clamp(min=least)
+            floor = (best[:, :1] + math.log(side)).clamp(min=least)
             wide = max(1, int((best[:, :width] >= floor).sum(1).max()))
         totals, expanded = best[:, :wide], order[:, :wide]
         yield BeamLevel(ids, logs, expanded, proposals)

@@ -212,7 +212,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             loss = start + free[i] / now.worth
             loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
-            in_doubt = may_pay(now, drafter, draft, record)
+            in_doubt = may_pay(known, now, drafter, draft, record)
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
             if record.gains.debt + loss <= -1:
                 ledger = record.gains
@@ -230,16 +230,16 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
     return Choice(which, sorted([first, *others]), ledger=ledgers.get((which, first))), 0
 
 
-def may_pay(now: Now, drafter: Experience, draft: Expected, record: Record) -> bool:
+def may_pay(known: Knowledge, now: Now, drafter: Experience, draft: Expected, record: Record) -> bool:
     """Whether drafts of some length would pay if their tokens were right as often as chance may have hidden so far."""
     right = draft.gain / (1 + draft.gain)
     tokens = (1 + draft.gain) * min(max(1, record.drafts), KNOWN)
     hoped = min(right + DOUBT * math.sqrt(right * (1 - right) / tokens), MOST_HOPED)
-    depths = ((levels, record.reach.hazards().tokens * levels) for levels in DOUBTED)
-    return any(
-        _loss(now, drafter, Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)) < 0
-        for levels, depth in depths
-    )
+    for levels in (min(levels, known.depth) for levels in DOUBTED):
+        depth = record.reach.hazards().tokens * levels
+        if _loss(now, drafter, Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)) < 0:
+            return True
+    return False
 
 
 def _loss(now: Now, drafter: Experience, draft: Expected) -> float:

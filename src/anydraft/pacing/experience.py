@@ -32,7 +32,7 @@ FIRST_GAP, LONGEST_GAP = 4, 48
 """Tokens from a probe that did not pay to the next."""
 
 TRIAL_GAP = 16
-"""Tokens between drafts of a drafter on trial."""
+"""Tokens between drafts of a drafter on trial, at least."""
 
 LONGEST_REST = 16.0
 """Longest time, in plain passes, for which a free drafter is not asked."""

@@ -116,7 +116,7 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
         taken: time of the step in plain passes.
     """
     record, worth = known.drafters[asked.name].record(asked.rows[0]), taken * step.speed
-    on_trial, lost = known.on_trial(record), max(0.0, worth - tokens)
+    on_trial, lost = known.on_trial(record), max(0.0, taken - tokens / step.speed)
     if on_trial:
         record.trial_loss += lost
     record.drafts += 1

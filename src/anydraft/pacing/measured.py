@@ -88,9 +88,9 @@ class Measured:
             choice, value = best(known, now, crew, free, width)
             now = replace(now, worth=value)
             if choice is None:
-                choice, wait = due(known, now, crew, free)
-                # It may only be in this step, for what free drafters have, that no costly one pays.
-                self._wait = 0 if any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None else wait
+                choice, self._wait = due(known, now, crew, free)
+                if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:
+                    self._wait = 0  # only in this step, for what free drafters have, no costly one pays
                 step.probing = choice is not None
                 if choice is not None and choice.ledger is not None:
                     step.ledger = choice.ledger

@@ -2,8 +2,7 @@
 
 A level of a draft goes on from its likeliest node, and from others beside it that are worth their time. What those
 others are worth is not what the drafter states: in a text that repeats itself a modest drafter's likeliest token is
-nearly always right. So it is learned from verified drafts, down to where the path left the likeliest nodes. It is seen
-in chains, too, if tokens beside them are verified.
+nearly always right. So it is learned from verified drafts, of chains too, if tokens beside them are verified.
 """
 
 from __future__ import annotations
@@ -35,19 +34,17 @@ class Sides:
         return min(SIDE * self.stated / max(self.seen, 1e-9), 1.0)
 
     def observe(self, tree: DraftTree, accepted: Sequence[int]) -> None:
-        """Learn from a verified draft: at every depth that was kept, whether the likeliest node was."""
-        scores = tree.scores
-        if scores is None or tree.is_chain or not accepted:
+        """Learn from a verified draft: at every node that was kept, whether it was the likeliest of its siblings."""
+        scores, parent = tree.scores, -1
+        if scores is None or not accepted or tree.is_chain:
             return
-        best, total = [-math.inf] * len(accepted), [0.0] * len(accepted)
-        for score, depth in zip(scores, tree.depths, strict=True):
-            if depth <= len(accepted):
-                best[depth - 1] = max(best[depth - 1], score)
-                total[depth - 1] += math.exp(score)
         self.seen *= FADING
         self.stated *= FADING
-        for node, likeliest, all_of_them in zip(accepted, best, total, strict=True):
-            self.stated += 1 - math.exp(likeliest) / all_of_them
-            if scores[node] < likeliest:
-                self.seen += 1
-                break
+        for node in accepted:
+            siblings = [scores[child] for child in tree.children[parent].values()]
+            likeliest = max(siblings)
+            if not math.isfinite(likeliest):
+                return
+            self.stated += 1 - 1 / sum(math.exp(score - likeliest) for score in siblings)
+            self.seen += scores[node] < likeliest
+            parent = node
