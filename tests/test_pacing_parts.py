@@ -17,12 +17,13 @@ from simulated import RIGHT, row_of
 from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
-from anydraft.pacing.choosing import Limits, Now, may_pay, wanted
+from anydraft.pacing.choosing import Limits, Now, wanted
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
+from anydraft.pacing.probing import may_pay
 from anydraft.pacing.pruning import kept, worth
 from anydraft.pacing.reach import GUESSED
 from anydraft.pacing.times import EDGES, PassTimes, edge

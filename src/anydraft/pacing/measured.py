@@ -17,9 +17,10 @@ from dataclasses import replace
 
 from anydraft.crew import Crew
 from anydraft.pacing.asking import Asking
-from anydraft.pacing.choosing import Limits, Now, best, due, wanted
+from anydraft.pacing.choosing import Limits, Now, best, wanted
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.lessons import learn, learn_plain
+from anydraft.pacing.probing import due
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
 from anydraft.pacing.pruning import worth
 from anydraft.pacing.report import PacingReport
