@@ -15,6 +15,7 @@ from anydraft.crew import Crew
 from anydraft.growth import SIDE, Bounds
 from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
+from anydraft.pacing.reach import LEAST
 from anydraft.pacing.times import EDGES
 from anydraft.row import Row
 
@@ -28,6 +29,9 @@ FIRST, PROBE = 3, 6
 DARING, BOLD = 0.7, 0.35
 """Share of the least mass of a level at which a draft that is made to find out still goes on; and the most that it asks
 for, whatever was learned of levels, or a drafter that was wrong at first would never show how far it is right."""
+
+SHORTEST = 3
+"""Levels of a draft that is made to find out, whatever is stated: of one level nothing is learned of the next."""
 
 DEEPER = 2
 """Times the levels of the deepest draft so far that a next one may have: nobody knows what deeper ones take."""
@@ -175,9 +179,10 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     # A further level is worth its time if it brings a token often enough.
     hits = now.worth * step / rows
     hazards, frailty = record.reach.hazards(), known.form(row, name).frailty.factor
-    if hits < 1 and probing:
+    if probing and hits * rows < len(now.rows):  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        least = tuple(min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
+        asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
+        least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
     bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, frailty), record.sides.share)
