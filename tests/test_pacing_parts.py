@@ -17,7 +17,7 @@ from simulated import RIGHT, row_of
 from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
-from anydraft.pacing.choosing import Limits, Now, wanted
+from anydraft.pacing.choosing import SHORTEST, Limits, Now, wanted
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
@@ -25,7 +25,7 @@ from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
 from anydraft.pacing.probing import may_pay
 from anydraft.pacing.pruning import kept, worth
-from anydraft.pacing.reach import GUESSED
+from anydraft.pacing.reach import GUESSED, LEAST, NONE
 from anydraft.pacing.times import EDGES, PassTimes, edge
 from anydraft.row import Row
 from anydraft.tree import DraftTree
@@ -349,3 +349,14 @@ def test_a_trial_waits_the_longer_the_more_it_lost() -> None:
         form.probed(100, lost, paid=False, on_trial=True, warm=True)
         gaps.append(form.due - 100)
     assert gaps == [TRIAL_GAP, TRIAL_GAP, round(2.5 * TRIAL_GAP), LONGEST_GAP]
+
+
+@pytest.mark.parametrize(("step", "tells"), [(0.4, True), (1.2, False)])
+def test_a_probe_of_one_row_of_four_tells_of_the_next_levels(step: float, tells: bool) -> None:
+    known, rows = Knowledge(0.01, 20), [row_of(i, 400) for i in range(4)]
+    known.times.observe(4, 1, 1.0)
+    known.drafters["writer"] = Experience()
+    known.drafters["writer"].times.observe(1, 2, 2 * step)
+    bounds = wanted(known, Now.of(known, rows), "writer", rows[0], 1, LIMITS, probing=True)
+    assert (bounds.min_masses[:SHORTEST] == (LEAST,) * SHORTEST) is tells
+    assert (bounds.min_masses[0] == NONE) is not tells
