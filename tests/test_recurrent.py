@@ -511,3 +511,14 @@ def test_rejection_runs() -> None:
             assert all(0 < len(result.tokens) <= 16 for result in results)
             if not temperature:
                 assert [result.tokens for result in results] == plain("llama", 0.0)
+
+
+def test_rows_of_other_sides_do_not_narrow_each_other() -> None:
+    """One row goes on with chains, the other with every branch: each as if it were alone."""
+    sides = [Bounds(5, 4, 24, (1e-6,), 0.0, 6, side=side) for side in (1.0, 0.001)]
+    drafter = RecurrentDrafter(known(next(iter(FORMS))), tiny.target("llama"), eager=False)
+    rows = [row_of(tokens=(9, 30)), row_of(tokens=(9, 30))]
+    alone = [drafts(drafter, [row], [bound])[0] for row, bound in zip(rows, sides, strict=True)]
+    for mine, theirs in zip(drafts(drafter, rows, sides), alone, strict=True):
+        assert_same(mine, theirs)
+    assert alone[0].tokens != alone[1].tokens
