@@ -25,7 +25,9 @@ from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recurrent import RecurrentDrafter
 from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
 from anydraft.growth import Bounds, Growth, grow
+from anydraft.layout import missing
 from anydraft.networks.apple import APPLE_MODEL_TYPE
+from anydraft.networks.folded import FoldedLean, HalfLinear
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Packed
 from anydraft.networks.recall import HEAD_DIM, PackedMemory, RowMemory
@@ -227,6 +229,42 @@ def test_folded_steps_levels_and_plain_steps_agree(form: str) -> None:
         for i, steps in enumerate((network, folded)):
             logits, states[i] = steps.step(states[i], batch.shifted(level.depth)[:, None])
             torch.testing.assert_close(logits[rows, 0], told[rows], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(missing() is not None, reason="this CPU does not multiply in bfloat16")
+@pytest.mark.parametrize("form", LEAN)
+def test_half_products_are_those_of_bfloat16_weights(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("llama")
+    options = FORMS[form] | {"state_size": 128}
+    few = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(1))[:90] if form == "reduced" else None
+    torch.manual_seed(0)
+    network = RecurrentNetwork(RecurrentConfig(target=TargetIdentity.of(model), **options), few)
+    for parameter in network.parameters():
+        parameter += torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
+    network = network.bfloat16().attach(model).eval()
+    hidden = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(3))
+    tokens = torch.randint(0, VOCAB, (3, 2), generator=torch.Generator().manual_seed(2))
+
+    def logits(steps: FoldedLean) -> torch.Tensor:
+        memory = None
+        if network.reads_context:
+            heads, generator = network.config.recall_heads or 0, torch.Generator().manual_seed(4)
+            memory = RowMemory(*torch.randn(2, 3, heads, 9, HEAD_DIM, generator=generator))
+        state = steps.start(hidden, memory)
+        for column in tokens.unbind(1):
+            found, state = steps.step(state, column[:, None])
+        return found.float()
+
+    halves = network.fold()
+    assert isinstance(halves, FoldedLean)
+    assert sum(isinstance(module, HalfLinear) for module in halves.body.modules()) >= 3
+    monkeypatch.setattr("anydraft.networks.folded.laid_out", lambda weight: None)
+    floats = network.fold()
+    assert isinstance(floats, FoldedLean)
+    assert not any(isinstance(module, HalfLinear) for module in floats.body.modules())
+    wanted = logits(floats)
+    assert float((logits(halves) - wanted).norm() / wanted.norm()) < 0.02
 
 
 @torch.no_grad()

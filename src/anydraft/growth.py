@@ -50,17 +50,10 @@ class Bounds:
         """Least mass at which a level (from 0) is drafted."""
         return self.min_masses[min(level, len(self.min_masses) - 1)]
 
-    @property
-    def min_expand(self) -> float:
-        """Least probability of a node that is ever expanded beside the likeliest one, as a logarithm."""
-        return self._side(min(self.min_masses))
-
     def min_beside(self, level: int, likeliest: float) -> float:
         """Least probability, as a logarithm, at which a node is expanded at a level beside one that has `likeliest`."""
-        return max(self._side(self.min_mass(level)), likeliest + math.log(self.side))
-
-    def _side(self, min_mass: float) -> float:
-        return math.log(self.side * min_mass) if min_mass > 0 else -math.inf
+        least = self.min_mass(level)
+        return max(math.log(self.side * least) if least > 0 else -math.inf, likeliest + math.log(self.side))
 
     def within(self, depth: int, nodes: int, chain_only: bool) -> Bounds:
         """These bounds, tightened to what the row still wants and the target can verify."""

@@ -1,27 +1,23 @@
 """Beam search over a recurrent drafter, for several rows in lockstep, and the trees of the best nodes in it.
 
-The search is a generator of levels with fixed shapes and no host sync. Each level is a small table: the children of
-every branch, and which of them were expanded. `grow()` is replayed over the tables, so that the best n nodes are
-picked by the same rule as for every other drafter. Pulled level by level, the search ends where `grow` ends; on a GPU
-all levels are enqueued first and their tables copied once. Both give the same trees.
+For GPUs. The search is a generator of levels with fixed shapes and no host sync. Each level is a small table: the
+children of every branch, and which of them were expanded. All levels are enqueued and their tables copied once; then
+`grow()` is replayed over them, so that the best n nodes are picked by the same rule as for every other drafter. On a
+CPU `grow()` leads the network instead (`stepwise.py`), to the same trees.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 import torch
 
-from anydraft.growth import Bounds, Children, Growth, grow
+from anydraft.drafters.stepwise import Growing, Pick
+from anydraft.growth import Bounds, Children
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
-
-Pick = Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]
-"""Children of all branches: (depth of the branches, logits (B, W, V')) to indices and log scores (B, W, k), best first,
-and the proposals (B, V) from which they were drawn, if they were drawn."""
 
 
 class BeamLevel(NamedTuple):
@@ -59,8 +55,6 @@ def search(
     memory: Memory | None = None,
     vocabulary: torch.Tensor | None = None,
     closed: torch.Tensor | None = None,
-    least: float = -math.inf,
-    side: float = 1.0,
 ) -> Iterator[BeamLevel]:
     """Levels of a beam search, without end.
 
@@ -71,9 +65,6 @@ def search(
         memory: what the network recalls of the text before.
         vocabulary: (V',) target ids of the logits; None = all of them.
         closed: (V',) -inf for tokens that end the text and are never expanded, else 0; None = no such tokens.
-        least: of branches beside the best one, those with a lower log score in every row are not expanded; to know
-            them means a host sync.
-        side: nor, where there is a `least`, those that have less than this share of the best one's probability.
     """
     state, tokens = steps.start(hidden, memory), roots[:, None]
     # Float64 and the same order of sums as in `grow`, so that both expand the same nodes.
@@ -89,24 +80,15 @@ def search(
         if closed is not None:
             sums = sums + closed.take(index)
         best, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
-        wide = width
-        if least > -math.inf:
-            floor = (best[:, :1] + math.log(side)).clamp(min=least)
-            wide = max(1, int((best[:, :width] >= floor).sum(1).max()))
-        totals, expanded = best[:, :wide], order[:, :wide]
+        totals, expanded = best[:, :width], order[:, :width]
         yield BeamLevel(ids, logs, expanded, proposals)
         state = state.take(expanded // index.shape[-1])
         tokens = ids.flatten(1).gather(1, expanded)
         depth += 1
 
 
-def tables(levels: Iterator[BeamLevel], depth: int, *, eager: bool) -> Iterable[Table]:
-    """The first `depth` levels as lists: all at once with one copy to the host, or each when it is asked for."""
-    if not eager:
-        return (
-            Table(level.tokens.tolist(), level.logs.tolist(), level.expanded.tolist(), level.proposals)
-            for level in islice(levels, depth)
-        )
+def tables(levels: Iterator[BeamLevel], depth: int) -> list[Table]:
+    """The first `depth` levels as lists, with one copy to the host."""
     enqueued = list(islice(levels, depth))
     parts = [part for level in enqueued for part in level[:3]]
     copied = torch.cat([part.flatten().double() for part in parts]).cpu()  # ids are exact in float64
@@ -118,62 +100,44 @@ def tables(levels: Iterator[BeamLevel], depth: int, *, eager: bool) -> Iterable[
     ]
 
 
-class Replay:
-    """One row's growth over the tables.
-
-    Attributes:
-        growth: all candidates so far.
-        probs: the proposal behind each expanded node (-1 = root), where there are proposals.
-        done: whether `grow` wants no more levels.
-    """
+class Replay(Growing):
+    """One row's growth over the tables."""
 
     def __init__(self, bounds: Bounds, enders: frozenset[int]) -> None:
-        self.growth = Growth()
-        self.probs: dict[int, torch.Tensor] = {}
-        self.done = bounds.depth <= 0 or bounds.nodes <= 0
-        self._enders = enders
-        self._steps = grow(bounds, self.growth)
-        self._frontier = [-1] if self.done else next(self._steps)
+        super().__init__(bounds, enders)
         self._branches = {-1: 0}
         """Where the tables keep the children of each node that the search expanded."""
 
-    def receive(self, row: int, table: Table) -> None:
+    def replay(self, row: int, table: Table) -> None:
         """Grow by one level, that of the given row of the table."""
-        tokens, logs, enders = table.tokens[row], table.logs[row], self._enders
+        tokens, logs = table.tokens[row], table.logs[row]
         children: list[Children] = []
-        for node in self._frontier:
+        for node in self.frontier:
             branch = self._branches.get(node)
             if branch is None:  # only where scores tie
                 children.append([])
                 continue
-            pairs = zip(tokens[branch], logs[branch], strict=True)
-            children.append([(token, log, token in enders) for token, log in pairs if log != -torch.inf])
+            children.append(self.children(tokens[branch], logs[branch]))
             if table.proposals is not None:
                 self.probs[node] = table.proposals[row]
-        try:
-            self._frontier = self._steps.send(children)
-        except StopIteration:
-            self.done = True
-            return
+        self.receive(children)
         places = {}
         for branch, place in enumerate(table.expanded[row]):
             parent, child = divmod(place, len(tokens[0]))
             places[parent, tokens[parent][child]] = branch
         parents, names, before = self.growth.parents, self.growth.tokens, self._branches
-        found = {node: places.get((before[parents[node]], names[node])) for node in self._frontier}
+        found = {node: places.get((before[parents[node]], names[node])) for node in self.frontier}
         self._branches = {node: branch for node, branch in found.items() if branch is not None}
 
 
-def replayed(
-    levels: Iterator[BeamLevel], bounds: Sequence[Bounds], enders: frozenset[int], *, eager: bool
-) -> list[Replay]:
+def replayed(levels: Iterator[BeamLevel], bounds: Sequence[Bounds], enders: frozenset[int]) -> list[Replay]:
     """Grow the trees of all rows over the levels of their search."""
     rows = [Replay(bound, enders) for bound in bounds]
     depth = max((bound.depth for row, bound in zip(rows, bounds, strict=True) if not row.done), default=0)
-    for table in tables(levels, depth, eager=eager) if depth else ():
+    for table in tables(levels, depth) if depth else ():
         for i, row in enumerate(rows):
             if not row.done:
-                row.receive(i, table)
+                row.replay(i, table)
         if all(row.done for row in rows):
             break
     return rows

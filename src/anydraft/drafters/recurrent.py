@@ -6,17 +6,17 @@ carry the shared noise (so that sampling is as exact as greedy decoding), and th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
-from anydraft.drafters.beams import Replay, replayed, search
+from anydraft.drafters.beams import replayed, search
 from anydraft.drafters.draws import drawn_bounds, siblings
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recollection import Recollection
+from anydraft.drafters.stepwise import Growing, grown
 from anydraft.growth import Bounds
 from anydraft.networks.folded import FoldedLean
 from anydraft.networks.recurrent import RecurrentNetwork
@@ -122,22 +122,37 @@ class RecurrentDrafter:
             bounds = [replace(bound, depth=min(bound.depth, self._deepest)) for bound in bounds]
         limits = [drawn_bounds(bound, branch) if drawn else _bounds(bound) for bound in bounds]
         lockstep = Lockstep(rows, branch, vocab_size=self.vocab_size, vocabulary=self.vocabulary, device=self._device)
-        levels = search(
-            self._steps,
-            torch.stack([self._states[row] for row in rows]).to(self._device),
-            torch.tensor([row.root for row in rows], device=self._device),
-            lockstep.drawn if drawn else lockstep.shared,
-            limits[0].width,
-            memory=None if self._recollection is None else self._recollection.of(rows),
-            vocabulary=self.vocabulary,
-            closed=self._closed,
-            least=-math.inf if self._eager else min(bound.min_expand for bound in limits),
-            side=min(bound.side for bound in limits),
-        )
-        grown = replayed(levels, limits, self.eos_token_ids, eager=self._eager)
+        hidden = torch.stack([self._states[row] for row in rows]).to(self._device)
+        memory = None if self._recollection is None else self._recollection.of(rows)
+        pick = lockstep.drawn if drawn else lockstep.shared
+        roots = torch.tensor([row.root for row in rows], device=self._device)
+        trees: Sequence[Growing]
+        if self._eager:
+            levels = search(
+                self._steps,
+                hidden,
+                roots,
+                pick,
+                limits[0].width,
+                memory=memory,
+                vocabulary=self.vocabulary,
+                closed=self._closed,
+            )
+            trees = replayed(levels, limits, self.eos_token_ids)
+        else:
+            trees = grown(
+                self._steps,
+                hidden,
+                roots,
+                pick,
+                limits,
+                self.eos_token_ids,
+                memory=memory,
+                vocabulary=self.vocabulary,
+            )
         return [
             _drawn_tree(row) if drawn else row.growth.tree(bound.nodes, bound.min_node)
-            for row, bound in zip(grown, bounds, strict=True)
+            for row, bound in zip(trees, bounds, strict=True)
         ]
 
     def _closing(self) -> torch.Tensor | None:
@@ -156,5 +171,5 @@ def _bounds(bound: Bounds) -> Bounds:
     return replace(bound, depth=min(bound.depth, bound.target_depth, bound.nodes))
 
 
-def _drawn_tree(row: Replay) -> DraftTree:
+def _drawn_tree(row: Growing) -> DraftTree:
     return DraftTree(tuple(row.growth.tokens), tuple(row.growth.parents), probs=row.probs)

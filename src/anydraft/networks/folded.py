@@ -10,15 +10,15 @@ and at most 154 MB (the head twice on a CPU, where it is packed).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anydraft.layout import laid_out, linear
-from anydraft.networks.lean import LeanBody
+from anydraft.layout import LaidOut, laid_out, linear
+from anydraft.networks.lean import LeanBody, normalised
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
 
@@ -37,14 +37,18 @@ class FoldedLean:
         body = network.body
         if not isinstance(body, LeanBody):
             raise TypeError("only a lean network folds")
-        self.body = copy.deepcopy(body)
         dtype = body.scale.dtype
-        if dtype == torch.bfloat16 and body.scale.device.type == "cpu":
-            self.body.float()  # small products and the attention take a third of the time in float32 there
-        for module in self.body.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.data = by_columns(module.weight.data)
         self.table = torch.cat([body.tokens(rows.to(body.scale.device)) for rows in _chunks(network.embedding)])
+        self.body = copy.deepcopy(body)
+        layers = [layer for layer in (body.first, body.context_out, body.context_in) if layer is not None]
+        self._sizes = [layer.out_features for layer in layers]
+        self._starts = fast(_together(layers))
+        for parent in list(self.body.modules()):
+            for name, layer in list(parent.named_children()):
+                if isinstance(layer, nn.Linear):
+                    setattr(parent, name, fast(layer))
+        if dtype == torch.bfloat16 and body.scale.device.type == "cpu":
+            self.body.float()  # what is between the products and the attention takes a third of the time in float32
         projection = body.out.weight.float() * body.scale.float()
         heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
         self.head = by_columns(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
@@ -52,7 +56,9 @@ class FoldedLean:
 
     def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
-        return self.body.start(hidden, memory)
+        hidden = normalised(hidden[:, None].to(self.body.scale.dtype))
+        first, *context = self._starts(hidden).split(self._sizes, -1)
+        return State(torch.tanh(first), tuple(context), memory)
 
     def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
@@ -61,9 +67,50 @@ class FoldedLean:
         return linear(y, self.head, self._laid), state
 
 
+class HalfLinear(nn.Module):
+    """A linear layer from float32 to float32 that multiplies in bfloat16, from oneDNN's layout.
+
+    Between two drafts the target's weights have gone through the caches, so that every weight comes from memory, and
+    half of it comes in half the time.
+
+    Args:
+        laid: the weight (out, in).
+        bias: (out,) in bfloat16, or None.
+    """
+
+    def __init__(self, laid: LaidOut, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.laid = laid
+        self._bias = None if bias is None else bias.detach()  # not registered, for it stays in bfloat16
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        return self.laid(rows.bfloat16(), self._bias).float()
+
+
+def fast(layer: nn.Linear) -> nn.Module:
+    """A layer for products of a few rows; on a CPU it takes float32 and gives float32."""
+    weight = layer.weight.detach()
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
+        laid = laid_out(weight)
+        if laid is not None:
+            return HalfLinear(laid, layer.bias)
+        layer, weight = copy.deepcopy(layer).float(), weight.float()
+    layer.weight = nn.Parameter(by_columns(weight), requires_grad=False)
+    return layer
+
+
 def by_columns(weight: torch.Tensor) -> torch.Tensor:
     """The same matrix by columns in float32: a product with a few rows then takes about half the time on a CPU."""
     return weight.t().contiguous().t() if weight.dtype == torch.float32 else weight
+
+
+def _together(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """One layer without bias that gives what several give, one behind the other."""
+    weight = torch.cat([layer.weight for layer in layers])
+    found = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    found.weight = nn.Parameter(weight, requires_grad=False)
+    return found
 
 
 def _chunks(rows: torch.Tensor) -> Iterator[torch.Tensor]:
