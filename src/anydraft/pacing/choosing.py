@@ -19,9 +19,9 @@ from anydraft.pacing.reach import LEAST
 from anydraft.pacing.times import EDGES
 from anydraft.row import Row
 
-ADVANTAGE, PATIENCE = 0.01, 0.1
-"""Tokens of a row by which drafting must be expected to be better than not drafting; and by which it may be expected to
-be worse while the drafter's earlier drafts have gained more than that, for it may be bad luck."""
+ADVANTAGE, PATIENCE = 0.01, 0.5
+"""Tokens of a row by which drafting must be expected to be better than not drafting, if that is certain; and standard
+errors by which it may be expected to be worse, for it may be bad luck (and what that may cost is bounded)."""
 
 FIRST, PROBE = 3, 6
 """Levels of a drafter's very first draft, and at most of a later one that is made to find out."""
@@ -123,8 +123,8 @@ def best(
         worth = max(worth, count * serving.with_other(offer.tokens / count, offer.passes))
     found, most = None, count + sum(free) - worth * now.passes(width)
     for offer in offers:
-        in_hand = known.drafters[crew.names[offer.which]].record(now.rows[0]).gains.debt < -1
-        value = offer.tokens - worth * offer.passes + count * (PATIENCE if in_hand else -ADVANTAGE)
+        patience = PATIENCE * known.doubt(now.rows[0], crew.names[offer.which]) - ADVANTAGE
+        value = offer.tokens - worth * offer.passes + count * patience
         if value > most:
             found, most = offer, value
     return found, worth if found is not None else now.worth

@@ -7,6 +7,7 @@ drafts count more with each; a new row starts from what the drafter made of othe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from anydraft.pacing.belief import Belief, Luck
@@ -19,10 +20,17 @@ from anydraft.row import Row
 HOPE = 0.3
 """Tokens that a draft of an unknown drafter is expected to bring."""
 
-GENERAL = 5.0
-"""What was made of other rows counts like so many drafts of this one."""
+GENERAL = (1.0, 4.0, 16.0)
+"""What was made of all rows counts like so many drafts of the row at hand: the first where texts differ and change, the
+last where it is all chance. Whichever has foretold drafts best is believed."""
 
-FADING, FADING_GENERAL = 0.88, 0.97
+FADING_ERRORS = 0.99
+"""What the error of a forecast counts after the next."""
+
+FADING_SPREAD = 0.97
+"""What a value counts after the next where it is asked how far they stray."""
+
+FADING, FADING_GENERAL = 0.8, 0.997
 """What a draft counts after the next: of the row, of all rows."""
 
 GAINS_IN_HAND = 8.0
@@ -85,12 +93,34 @@ def _unknown() -> Runs:
     return Runs(HOPE, 3.0, 5.0, 1.0, FADING_GENERAL)
 
 
+@dataclass(slots=True)
+class Spread:
+    """How far single values stray from their decayed mean."""
+
+    weight: float = 1.0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one more."""
+        self.weight = FADING_SPREAD * self.weight + 1
+        self.total = FADING_SPREAD * self.total + value
+        self.squares = FADING_SPREAD * self.squares + value * value
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation."""
+        return math.sqrt(max(0.0, self.squares / self.weight - (self.total / self.weight) ** 2))
+
+
 @dataclass
 class Record:
     """What the drafts of one drafter brought under one kind of sampling.
 
     Attributes:
         drafts: so far; trial_loss: plain passes lost by the first of them.
+        errors: squared ones of forecasts, for each of `GENERAL`.
+        profit: tokens of a row that a step with a draft brought beyond what its time was worth.
         gains: what its drafts have gained or lost against doing without it.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
     """
@@ -101,8 +131,26 @@ class Record:
     runs: Runs = field(default_factory=_unknown)
     drafts: int = 0
     trial_loss: float = 0.0
+    errors: list[float] = field(default_factory=lambda: [0.0] * len(GENERAL))
+    profit: Spread = field(default_factory=Spread)
     gains: Ledger = field(default_factory=lambda: Ledger(0.0, bank=GAINS_IN_HAND, worst=GAINS_IN_HAND))
     use: Mean = field(default_factory=lambda: Mean.of(0.0, 4.0))
+
+    @property
+    def general(self) -> float:
+        """How much `runs` count for a row, as drafts of its own."""
+        return GENERAL[self.errors.index(min(self.errors))]
+
+    def foretold(self, own: Runs, tokens: int, *, ended: bool) -> None:
+        """Hold what was to be expected of a draft of a row against what came of it.
+
+        Args:
+            ended: else more might have come of it.
+        """
+        of_all = self.runs.tokens / self.runs.ends
+        for i, weight in enumerate(GENERAL):
+            error = tokens - (own.tokens + weight * of_all) / (own.ends + weight)
+            self.errors[i] = FADING_ERRORS * self.errors[i] + (error * error if ended or error > 0 else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +179,9 @@ class Form:
 
     def expected(self, record: Record, depth: int) -> Expected:
         """What the next draft, of at most so many levels, is expected to bring and to take."""
-        own, general = self.runs, record.runs
-        weight = GENERAL / max(general.ends, 1e-9)
-        ends = own.ends + GENERAL
+        own, general, counts = self.runs, record.runs, record.general
+        weight = counts / general.ends
+        ends = own.ends + counts
         gain = (own.tokens + weight * general.tokens) / ends
         levels = (own.levels + weight * general.levels) / ends
         nodes = (own.nodes + weight * general.nodes) / ends
@@ -141,6 +189,12 @@ class Form:
         beyond = (gain / (1 + gain)) ** depth
         limited = min(1.0, depth / max(levels, 1e-9))
         return Expected(gain * (1 - beyond), levels * limited, 1 + nodes * limited)
+
+    def doubt(self, record: Record) -> float:
+        """Standard error of what a draft of the row is expected to bring, in tokens."""
+        own, general = self.runs.ends, record.general
+        drafts = (own + general) / math.sqrt(own + general**2 / record.runs.ends)
+        return record.profit.deviation / drafts
 
     def probed(self, position: int, lost: float, *, paid: bool, on_trial: bool, warm: bool) -> None:
         """Set when the next probe is due: at once, if the drafter had not drafted in the step before.

@@ -97,6 +97,10 @@ class Knowledge:
         """What a draft of a known drafter would bring the row, and take."""
         return self.form(row, name).expected(self.drafters[name].record(row), self.depth)
 
+    def doubt(self, row: Row, name: str) -> float:
+        """Standard error of what a draft of a known drafter is expected to bring the row, in tokens."""
+        return self.form(row, name).doubt(self.drafters[name].record(row))
+
     def serving(self, row: Row) -> Serving:
         """What free drafters had of late under the row's kind of sampling."""
         key = kind(row)

@@ -120,6 +120,7 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
     if on_trial:
         record.trial_loss += lost
     record.drafts += 1
+    record.profit.add(tokens - worth)
     record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
     for row in asked.rows:
@@ -138,6 +139,7 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
     # A draft that was right to the end of what was allowed would have gone on being right.
     levels = drafted.levels or drafted.depth
     ended = not mine or tokens < min(draft.tree.depth, len(drafted.masses) or levels) or levels < asked.allowed[place]
+    record.foretold(form.runs, tokens, ended=ended)
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
     if mine and row.finish_reason != "stop":  # of a draft in which the row stopped only a part was looked at
