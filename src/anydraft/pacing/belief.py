@@ -28,8 +28,9 @@ MEMORY = 80.0
 
 SURE = 0.995
 
-_ROWS = len(DEPTHS) + 1
-_ROW = tuple(bisect_right(DEPTHS, depth) for depth in range(DEPTHS[-1] + 1))
+_ROWS, _DEEP = len(DEPTHS) + 1, DEPTHS[-1]
+_ROW = tuple(bisect_right(DEPTHS, depth) for depth in range(_DEEP + 1))
+"""By depth the row of cells; deeper ones have the last."""
 
 
 @dataclass(slots=True)
@@ -85,24 +86,29 @@ class Belief:
             luck: a factor on every token's chance.
             least: what follows a node of no more than this counts as 0.
         """
-        parents, scores, depths = tree.parents, tree.scores, tree.depths
-        chances = [0.0] * len(parents)
-        paths = [0.0] * len(parents)
-        together: dict[int, float] = {}
+        parents, scores, depths, lines = tree.parents, tree.scores, tree.depths, self._lines
+        count = len(parents)
+        chances = [0.0] * count
+        paths, together = [0.0] * count + [1.0], [0.0] * (count + 1)  # the last place, also [-1], is the root's
+        sums = None if scores is None else [*scores, 0.0]
         crowded = False
         for node, parent in enumerate(parents):
-            path = paths[parent] if parent >= 0 else 1.0
+            path = paths[parent]
             if path <= least:
                 continue
-            constant, slope, stated, _ = self._line(scores, node, parent, depths[node])
+            stated = UNSCORED if sums is None else math.exp(min(sums[node] - sums[parent], 0.0))
+            column = bisect_right(CONFIDENCES, stated)
+            depth = depths[node]
+            constant, slope = (lines[column] or self._worked_out(column))[_ROW[depth] if depth <= _DEEP else -1]
             chance = (constant + slope * stated) * luck
-            chances[node] = chance = min(chance, SURE)
+            if chance > SURE:
+                chance = SURE
+            chances[node] = chance
             paths[node] = path * chance
-            if parent in together:
-                together[parent] += chance
-                crowded = crowded or together[parent] > SURE
-            else:
-                together[parent] = chance
+            together[parent] = total = together[parent] + chance
+            if total > SURE:
+                crowded = crowded or total > chance
+        del paths[-1]
         if not crowded:
             return paths
         for node, parent in enumerate(parents):
@@ -121,31 +127,22 @@ class Belief:
             depth: down to which it is known what the target chose; by default all of it.
         """
         kept = {-1, *accepted}
-        expected = 0.0
-        scores, depths = tree.scores, tree.depths
-        for node, parent in enumerate(tree.parents):
+        expected, parents, depths = 0.0, tree.parents, tree.depths
+        sums = None if tree.scores is None else [*tree.scores, 0.0]
+        for node, parent in enumerate(parents):
             if parent not in kept or (depth is not None and depths[node] > depth):
                 continue
-            constant, slope, stated, column = self._line(scores, node, parent, depths[node])
+            stated = UNSCORED if sums is None else math.exp(min(sums[node] - sums[parent], 0.0))
+            column = bisect_right(CONFIDENCES, stated)
+            row = _ROW[depths[node]] if depths[node] <= _DEEP else -1
+            constant, slope = (self._lines[column] or self._worked_out(column))[row]
             expected += constant + slope * stated
             hit = node in kept
-            self._cells[column][_row(depths[node])].add(hit)
+            self._cells[column][row].add(hit)
             self._columns[column].add(hit)
             self._lines[column] = None
         if luck is not None:
             luck.add(len(accepted), expected)
-
-    def _line(
-        self, scores: tuple[float, ...] | None, node: int, parent: int, depth: int
-    ) -> tuple[float, float, float, int]:
-        """The correction for a node, its stated probability given its parent, and that one's place in `CONFIDENCES`."""
-        stated = UNSCORED
-        if scores is not None:
-            step = scores[node] - scores[parent] if parent >= 0 else scores[node]
-            stated = math.exp(step) if step < 0 else 1.0
-        column = bisect_right(CONFIDENCES, stated)
-        constant, slope = (self._lines[column] or self._worked_out(column))[_row(depth)]
-        return constant, slope, stated, column
 
     def _worked_out(self, column: int) -> list[tuple[float, float]]:
         of_column = self._columns[column].on((0.0, 1.0)) if self._columns[column].trials else (0.0, 1.0)
@@ -153,6 +150,3 @@ class Belief:
         self._lines[column] = lines
         return lines
 
-
-def _row(depth: int) -> int:
-    return _ROW[depth] if depth < len(_ROW) else _ROWS - 1
