@@ -88,6 +88,30 @@ def test_times_of_passes_survive_drift_strays_and_slow_first_uses() -> None:
     assert times.seen(1) == [1, 4, 8]
 
 
+def test_a_width_whose_first_passes_were_slow_is_looked_at_again() -> None:
+    times = PassTimes()
+    for _ in range(40):
+        times.observe(1, 1, 1.0)
+        times.observe(1, 8, 1.3)
+    for _ in range(3):  # they made kernels
+        times.observe(1, 4, 1.29)
+    assert math.log(times.seconds(1, 4) or 0) == pytest.approx(math.log(1.3) * 2 / 3, rel=0.05)
+    assert times.table(1)[1][EDGES.index(4)] == pytest.approx(times.seconds(1, 4), rel=0.01)
+    for _ in range(12):  # no, they are as slow as that
+        times.observe(1, 4, 1.29)
+    assert times.seconds(1, 4) == pytest.approx(1.29, rel=0.02)
+
+
+def test_a_width_between_well_known_ones_costs_no_less_than_the_narrower_one() -> None:
+    times = PassTimes()
+    for _ in range(20):
+        for width, seconds in ((1, 1.0), (4, 1.2), (16, 1.5)):
+            times.observe(1, width, seconds)
+    times.observe(1, 8, 1.9)
+    times.observe(1, 8, 1.9)
+    assert 1.2 < (times.seconds(1, 8) or 0) == pytest.approx(math.sqrt(1.2 * 1.5), rel=0.03)
+
+
 def test_times_of_rows_never_seen_follow_those_that_were() -> None:
     times = PassTimes()
     for _ in range(20):

@@ -32,7 +32,7 @@ STRAY = 0.3
 
 
 SELDOM = 8
-"""Passes of a width up to which a shorter time of a wider one is believed rather than its own."""
+"""Passes of a width up to which a shorter time between its neighbours is believed rather than its own."""
 
 TABLED = 8
 """Passes of a width after which the table of all widths is made anew."""
@@ -169,15 +169,19 @@ class PassTimes:
     def _known(passes: _Passes) -> list[tuple[int, float]]:
         """Widths seen and the logarithms of their ratios.
 
-        One that was seen seldom, and costs more a node than the wider one after it, is taken for that: its first passes
-        may have made kernels, and nobody would look again at a width that seems dear.
+        Of one that was seen seldom the first passes may have made kernels, and nobody would look again at a width that
+        seems dear, or about as dear as a wider one. So it is taken for no dearer than what lies between its neighbours
+        says: the nearest wider one, and the nearest narrower one that is well known.
         """
-        known = sorted((place, ratio.log, ratio.count) for place, ratio in passes.ratios.items() if ratio.count)
+        seen = sorted((place, ratio.log, ratio.count) for place, ratio in passes.ratios.items() if ratio.count)
+        narrower = [(1, 0.0), *((place, log) for place, log, count in seen if count >= SELDOM)]
         found: list[tuple[int, float]] = []
-        least = math.inf
-        for place, log, count in reversed(known):
-            least = min(least, log) if count < SELDOM else log
-            found.append((place, min(log, least)))
+        for place, log, count in reversed(seen):
+            while narrower[-1][0] >= place:
+                narrower.pop()
+            if found and count < SELDOM:
+                log = min(log, _between(place, narrower[-1], found[-1]))
+            found.append((place, log))
         return found[::-1]
 
     def _log_ratios(self, passes: _Passes, rows: int) -> list[float]:
@@ -194,7 +198,7 @@ class PassTimes:
                 continue
             while place > high:
                 (low, low_log), (high, high_log) = (high, high_log), next(upper)
-            found.append(low_log + (high_log - low_log) * math.log(place / low) / math.log(high / low))
+            found.append(_between(place, (low, low_log), (high, high_log)))
         return found
 
     def _log_ratio(self, passes: _Passes, rows: int, width: int) -> float:
@@ -221,10 +225,14 @@ class PassTimes:
             if low < width <= high:
                 if edge(math.ceil(width)) == high:
                     return high_log
-                share = math.log(width / low) / math.log(high / low)
-                return low_log + share * (high_log - low_log)
+                return _between(width, (low, low_log), (high, high_log))
         last, log = known[-1]
         ratio = math.exp(log)
         # At least in proportion to what the widest one costs a node, so that a dear pass is not followed by a dearer.
         slope = GUESSED_SLOPE if last == 1 else max(GUESSED_SLOPE, 0.25 * (ratio - 1) / (last - 1))
         return math.log(ratio + slope * (width - last))
+
+
+def _between(width: float, low: tuple[int, float], high: tuple[int, float]) -> float:
+    """What two widths with their logarithms say of one between them, by the logarithm of the width."""
+    return low[1] + (high[1] - low[1]) * math.log(width / low[0]) / math.log(high[0] / low[0])
