@@ -85,27 +85,26 @@ class PassTimes:
             passes.base = log - guessed
             return
         ratio = passes.ratios.get(place)
-        if ratio is not None and ratio.count >= SELDOM:
-            error = log - passes.base - ratio.log
-        else:
-            error = log - passes.base - self._log_ratio(passes, rows, width)
+        above = log - passes.base
         if ratio is None:
-            believed = error < math.log(1.3)  # else it may be slow only because it is the first
-            passes.ratios[place] = _Ratio(max(0.0, log - passes.base), count=int(believed))
+            sure = above - self._log_ratio(passes, rows, width) < math.log(1.3)  # else it may be slow as the first
+            passes.ratios[place] = _Ratio(max(0.0, above), count=int(sure))
             self._forget_tables()
             return
         if ratio.count == 0:
-            ratio.log, ratio.count = max(0.0, min(ratio.log, log - passes.base)), 1
+            ratio.log, ratio.count = max(0.0, min(ratio.log, above)), 1
             self._forget_tables()
             return
-        clipped = min(max(error, -STRAY), STRAY)
+        own = moved = above - ratio.log
+        if ratio.count < SELDOM:  # nothing moved if this is what its neighbours said
+            moved = min(own, above - self._log_ratio(passes, rows, width), key=abs)
         ratio.count += 1
         passes.unmeasured += 1
         # What is well known is more likely to have moved with everything else than by itself.
-        ratio.log = max(0.0, ratio.log + clipped * max(1 / ratio.count, 0.03))
+        ratio.log = max(0.0, ratio.log + _clipped(own) * max(1 / ratio.count, 0.03))
         if ratio.count < TABLED or ratio.count % TABLED == 0:
             self._forget_tables()
-        passes.base += clipped * 0.12
+        passes.base += _clipped(moved) * 0.12
 
     def seconds(self, rows: int, width: int) -> float | None:
         """Expected seconds of a pass; None before the first pass of any kind."""
@@ -146,7 +145,7 @@ class PassTimes:
         elif passes.count == 2:
             passes.base = min(passes.base, log)  # of two, the slower one may have been the first of its shape
         else:
-            moved = min(max(log - passes.base, -STRAY), STRAY) * max(1 / passes.count, 0.1)
+            moved = _clipped(log - passes.base) * max(1 / passes.count, 0.1)
             passes.base += moved
             if passes.count <= SURE:  # it was not that everything changed: less was known
                 for ratio in passes.ratios.values():
@@ -236,3 +235,8 @@ class PassTimes:
 def _between(width: float, low: tuple[int, float], high: tuple[int, float]) -> float:
     """What two widths with their logarithms say of one between them, by the logarithm of the width."""
     return low[1] + (high[1] - low[1]) * math.log(width / low[0]) / math.log(high[0] / low[0])
+
+
+def _clipped(error: float) -> float:
+    """An error of a logarithm, as far as one measurement is believed."""
+    return min(max(error, -STRAY), STRAY)
