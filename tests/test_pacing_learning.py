@@ -104,6 +104,28 @@ def test_a_row_that_ends_less_often_than_others_is_drafted_further() -> None:
     assert all(a < b for a, b in zip(deep, shallow, strict=True))
 
 
+@pytest.mark.parametrize("doubts_hold", [True, False])
+def test_a_rows_factor_is_on_what_is_stated_only_where_that_foretells(doubts_hold: bool) -> None:
+    """Two texts whose paths end seldom where the drafter is sure; its doubts are right in one, and not in the other."""
+    rng, reach, frailty = random.Random(4), Reach(), Frailty()
+    hazards = Hazards(stated=1.0, depth=(0.1,) * len(GUESSED.depth))
+    for _ in range(300):
+        masses, accepted, ended = [1.0], 0, False
+        for _ in range(8):
+            masses.append(masses[-1] * (0.6 if rng.random() < 0.1 else 1.0))
+        while accepted < 8 and not ended:
+            drop = math.log(masses[accepted] / masses[accepted + 1])
+            ended = rng.random() < 1 - math.exp(-(drop if doubts_hold else 0.3 * drop) - 0.01)
+            accepted += not ended
+        path = Path.of(levels(masses if ended else masses[:8]), 9, accepted)
+        reach.foretold(path, hazards, frailty.factor)
+        frailty.observe(path, hazards)
+    assert frailty.factor < 0.8
+    assert reach.frailties(0.5) == ((0.5, 1.0) if doubts_hold else (0.5, 0.5))
+    unlike = [hazards.least_masses(0.4, 8, 0.5, of_stated)[3] for of_stated in (0.5, 1.0)]
+    assert unlike[0] < unlike[1] < hazards.least_masses(0.4, 8)[3]
+
+
 def test_what_was_left_out_of_a_draft_says_nothing() -> None:
     reach = Reach()
     tree = DraftTree((1,), (-1,), levels=4, masses=(1.0, 1.0, 0.4, 0.3))

@@ -178,12 +178,12 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
     # A further level is worth its time if it brings a token often enough.
     hits = now.worth * step / rows
-    hazards, frailty = record.reach.hazards(), known.form(row, name).frailty.factor
+    hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor)
     if probing and hits * rows < len(now.rows):  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, frailty))
+        asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, *frailties))
         least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
-    bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, frailty), record.sides.share)
+    bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, *frailties), record.sides.share)
     return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))

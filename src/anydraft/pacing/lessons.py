@@ -145,6 +145,7 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
     if mine and row.finish_reason != "stop":  # of a draft in which the row stopped only a part was looked at
         record.belief.observe(draft.tree, accepted, form.luck)
         path, hazards = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens), record.reach.hazards()
+        record.reach.foretold(path, hazards, form.frailty.factor)
         form.frailty.observe(path, hazards)
         record.reach.observe(path, hazards)
         record.sides.observe(draft.tree, accepted)

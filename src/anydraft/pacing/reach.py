@@ -37,6 +37,9 @@ GUESSED_DROP = 0.2
 FADING, FADING_ROW = 0.98, 0.9
 """What a draft counts after the next: of all rows, of the row."""
 
+FADING_SURPRISE = 0.99
+"""What the surprise of a draft counts after the next, where it is asked what a row's factor is good for."""
+
 FRAIL = 1.0
 """Ends that the factor of a row rests on before any was seen."""
 
@@ -67,26 +70,28 @@ class Hazards:
     drop: float = GUESSED_DROP
     tokens: float = 1.0
 
-    def least_masses(self, hits: float, levels: int, frailty: float = 1.0) -> tuple[float, ...]:
+    def least_masses(
+        self, hits: float, levels: int, frailty: float = 1.0, of_stated: float = 1.0
+    ) -> tuple[float, ...]:
         """By level of the drafter, the stated mass down to which it brings so many tokens; `NONE` where none does.
 
         Args:
-            frailty: factor on all hazards.
+            frailty: factor on hazards of depth; of_stated: on those of what is stated.
         """
         hits /= self.tokens
         if hits >= 1:
             return (NONE,) * levels
-        found, left = [], -math.log(max(hits, 1e-9)) / max(frailty, 1e-6)
+        found, left = [], -math.log(max(hits, 1e-9))
         for level in range(levels):
-            left -= self.tokens * self.depth[_place(int(self.tokens * level))]
-            nats = left / max(self.stated, 1e-6) - self.tokens * self.drop
+            left -= frailty * self.tokens * self.depth[_place(int(self.tokens * level))]
+            nats = left / max(of_stated * self.stated, 1e-6) - self.tokens * self.drop
             found.append(NONE if nats < 0 else max(math.exp(-min(nats, 50.0)), LEAST))
         return tuple(found)
 
-    def of(self, drops: Sequence[float], level: int) -> float:
+    def of(self, drops: Sequence[float], level: int, frailty: float = 1.0, of_stated: float = 1.0) -> float:
         """Hazard of a level at which the mass falls by so much; `drops` are of the levels for which it is stated."""
         drop = drops[level] if level < len(drops) else self.drop
-        return self.stated * drop + self.depth[_place(level)]
+        return of_stated * self.stated * drop + frailty * self.depth[_place(level)]
 
 
 GUESSED = Hazards()
@@ -159,6 +164,24 @@ class Reach:
         self._levels = [0.0] * _RANGES
         self._ends = [0.0] * _RANGES
         self._hazards: Hazards | None = None
+        self._surprise = [0.0, 0.0]
+
+    def frailties(self, factor: float) -> tuple[float, float]:
+        """A row's factors on hazards of depth, and on those of what is stated.
+
+        In some rows, such as texts that repeat themselves, paths end less often whatever the drafter states. In others
+        its word holds as ever, and only what it does not see is different. So it is tried which of the two foretells.
+        """
+        return factor, factor if self._surprise[1] < self._surprise[0] else 1.0
+
+    def foretold(self, path: Path, hazards: Hazards, factor: float) -> None:
+        """Hold what a row's factor said of a draft, with and without what is stated, against what came of it."""
+        for i, of_stated in enumerate((1.0, factor)):
+            ends = [hazards.of(path.drops, level, factor, of_stated) for level in range(path.survived + path.ended)]
+            surprise = sum(ends[: path.survived])
+            if path.ended:
+                surprise -= math.log(max(-math.expm1(-ends[-1]), LEAST))
+            self._surprise[i] = FADING_SURPRISE * self._surprise[i] + surprise
 
     def hazards(self) -> Hazards:
         """What was learned."""
