@@ -1,7 +1,8 @@
 """ReDrafter: beam search over a recurrent network that starts from the target's last hidden state (arXiv 2403.09919).
 
 Against Apple's: the tree holds the best n nodes instead of whole beams, a text that ends is not continued, scores
-carry the shared noise (so that sampling is as exact as greedy decoding), and the search never waits for the host.
+carry the shared noise (so that sampling is as exact as greedy decoding), and on a GPU the search never waits for the
+host.
 """
 
 from __future__ import annotations
