@@ -12,14 +12,14 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import RIGHT, row_of
+from simulated import RIGHT, Simulated, World, row_of
 
-from anydraft.pacing import NO_DRAFT, Draft, Outcome, PacingReport
+from anydraft.pacing import NO_DRAFT, Draft, Measured, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief, Luck
-from anydraft.pacing.choosing import SHORTEST, Limits, Now, wanted
+from anydraft.pacing.choosing import SHORTEST, Limits, Now, best, wanted
 from anydraft.pacing.draft_times import DraftTimes
-from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
+from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form, Runs
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
@@ -102,6 +102,16 @@ def test_a_width_whose_first_passes_were_slow_is_looked_at_again() -> None:
         times.observe(1, 1, 1.0)
         times.observe(1, 4, 1.29)
     assert (times.seconds(1, 4) or 0) / (times.seconds(1, 1) or 1) == pytest.approx(1.29, rel=0.02)
+
+
+def test_what_a_width_took_at_first_does_not_make_everything_seem_faster_later() -> None:
+    times = PassTimes()
+    for _ in range(40):
+        times.observe(1, 1, 1.0)
+        times.observe(1, 8, 1.3)
+    for seconds in (1.8, 1.8, 1.19, 1.19, 1.19, 1.19):
+        times.observe(1, 4, seconds)
+    assert times.seconds(1, 1) == pytest.approx(1.0, rel=0.06)
 
 
 def test_a_width_between_well_known_ones_costs_no_less_than_the_narrower_one() -> None:
@@ -297,6 +307,59 @@ def test_a_row_whose_paths_live_longer_is_drafted_for_further() -> None:
     now = Now.of(known, [tough])
     deep, shallow = (wanted(known, now, "writer", row, 1, LIMITS, probing=False) for row in (tough, frail))
     assert all(a < b for a, b in zip(deep.min_masses, shallow.min_masses, strict=True))
+
+
+@pytest.mark.parametrize(("texts_differ", "counts"), [(True, 1.0), (False, 16.0)])
+def test_what_all_rows_brought_counts_as_much_as_it_foretells(texts_differ: bool, counts: float) -> None:
+    rng, record = random.Random(3), Experience().record(row_of(0, 400))
+    for text in range(30):
+        form = Form()
+        for _ in range(20):
+            tokens = (0, 8)[text % 2] if texts_differ else rng.choice((0, 1, 2, 3))
+            record.foretold(form.runs, tokens, ended=True)
+            for runs in (form.runs, record.runs):
+                runs.add(tokens, 4, 4, ended=True)
+    assert record.general == counts
+
+
+def test_an_error_is_none_where_a_draft_was_right_to_its_end_and_more_was_to_be_expected() -> None:
+    record, form = Experience().record(row_of(0, 400)), Form()
+    for _ in range(20):
+        record.runs.add(9, 9, 9, ended=True)
+    record.foretold(form.runs, 3, ended=False)
+    assert record.errors == [0.0] * 3
+    record.foretold(form.runs, 3, ended=True)
+    assert min(record.errors) > 20
+
+
+@pytest.mark.parametrize(("strays", "asked"), [(0.0, False), (3.0, True)])
+def test_a_drafter_that_may_only_have_had_bad_luck_is_still_asked(strays: float, asked: bool) -> None:
+    """It is expected to lose a tenth of a token; how wrong that may be depends on how far its steps have strayed."""
+    known, row = Knowledge(0.01, 20), row_of(0, 400)
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(1, 1, 1.0)
+    for _ in range(8):
+        drafter.times.observe(1, 2, 1.0)
+        known.times.observe(1, 4, 1.1)
+    record = drafter.record(row)
+    record.runs = Runs(tokens=100.0, levels=200.0, nodes=300.0, ends=100.0)
+    for i in range(60):
+        record.profit.add((-1) ** i * strays)
+    crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: True)
+    now = Now.of(known, [row])
+    lost = known.expected(row, "writer")
+    assert 0.02 < 1.0 + now.passes(lost.width) - (1 + lost.gain) < 0.2
+    assert (best(known, now, crew, [0.0], 1)[0] is not None) == asked
+
+
+def test_forecasts_are_held_against_what_came_of_them() -> None:
+    pacing = Measured()
+    World([Simulated("writer", lambda _: 0.7, step=0.1)]).run(pacing, 256)
+    (record,) = pacing.known.drafters["writer"]._records.values()
+    assert record.drafts > 20
+    assert record.profit.weight > 10
+    assert min(record.errors) > 0
+    assert min(record.reach._surprise) > 0
 
 
 def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_seemed() -> None:
