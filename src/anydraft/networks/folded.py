@@ -25,6 +25,9 @@ from anydraft.networks.state import State
 if TYPE_CHECKING:
     from anydraft.networks.recurrent import RecurrentNetwork
 
+FOLDED = ("token_in", "out", "first", "context_out", "context_in")
+"""Layers of the body that decoding takes from the table, the head, or all at once."""
+
 CHUNK = 8192
 """Rows folded at once, in float32."""
 
@@ -43,6 +46,8 @@ class FoldedLean:
         layers = [layer for layer in (body.first, body.context_out, body.context_in) if layer is not None]
         self._sizes = [layer.out_features for layer in layers]
         self._starts = fast(_together(layers))
+        for name in FOLDED:
+            setattr(self.body, name, None)  # its weights are elsewhere now
         for parent in list(self.body.modules()):
             for name, layer in list(parent.named_children()):
                 if isinstance(layer, nn.Linear):
