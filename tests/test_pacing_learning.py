@@ -7,10 +7,11 @@ import random
 
 import pytest
 
-from anydraft.pacing.belief import PRIOR, SURE, UNSCORED, Belief, Luck
+from anydraft.pacing.belief import PRIOR, SURE, UNSCORED, Belief
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import Form, Record
-from anydraft.pacing.reach import GUESSED, LEAST, NONE, Frailty, Hazards, Path, Reach
+from anydraft.pacing.frailty import Frailty
+from anydraft.pacing.reach import GUESSED, LEAST, NONE, Hazards, Path, Reach
 from anydraft.pacing.serving import Serving
 from anydraft.pacing.times import EDGES, PassTimes
 from anydraft.tree import DraftTree
@@ -59,7 +60,7 @@ def saw(reach: Reach, tree: DraftTree, depth: int, accepted: int, frailty: Frail
     path, hazards = Path.of(tree, depth, accepted), reach.hazards()
     reach.observe(path, hazards)
     if frailty is not None:
-        frailty.observe(path, hazards)
+        frailty.observe(hazards.along(path), ended=path.ended)
 
 
 @pytest.mark.parametrize("depth", [0.02, 0.3])
@@ -119,7 +120,7 @@ def test_a_rows_factor_is_on_what_is_stated_only_where_that_foretells(doubts_hol
             accepted += not ended
         path = Path.of(levels(masses if ended else masses[:8]), 9, accepted)
         reach.foretold(path, hazards, frailty.factor)
-        frailty.observe(path, hazards)
+        frailty.observe(hazards.along(path), ended=path.ended)
     assert frailty.factor < 0.8
     assert reach.frailties(0.5) == ((0.5, 1.0) if doubts_hold else (0.5, 0.5))
     unlike = [hazards.least_masses(0.4, 8, 0.5, of_stated)[3] for of_stated in (0.5, 1.0)]
@@ -230,13 +231,13 @@ def test_the_table_of_widths_is_what_is_expected_of_each() -> None:
 
 def test_probabilities_are_those_of_the_definition() -> None:
     """The lines of a cell against shares with priors, worked out for each node anew."""
-    rng, belief, luck = random.Random(5), Belief(), Luck()
+    rng, belief = random.Random(5), Belief()
     seen: list[tuple[float, int, bool]] = []
     for _ in range(60):
         stated = rng.choice([0.15, 0.5, 0.9])
         tree = DraftTree((1, 1), (-1, 0), (math.log(stated), 2 * math.log(stated)))
         accepted = list(range(right_in_a_row(rng, 0.6, 2)))
-        belief.observe(tree, accepted, luck)
+        belief.observe(tree, accepted)
         seen += [(stated, 1, bool(accepted))] + ([(stated, 2, len(accepted) > 1)] if accepted else [])
 
     def share(of: list[bool], prior: float) -> float:

@@ -16,7 +16,7 @@ from simulated import RIGHT, Simulated, World, row_of
 
 from anydraft.pacing import NO_DRAFT, Draft, Measured, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
-from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.belief import Belief
 from anydraft.pacing.choosing import SHORTEST, Limits, Now, best, wanted
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form, Runs
@@ -149,13 +149,13 @@ def test_times_of_drafts_are_a_line() -> None:
 
 def test_credit_is_what_was_seen() -> None:
     """A drafter says 0.9 and is right every fourth time: it is believed a quarter, and less further down."""
-    rng, belief, luck = random.Random(0), Belief(), Luck()
+    rng, belief = random.Random(0), Belief()
     log = math.log(0.9)
     tree = DraftTree((1, 1, 1), (-1, 0, 1), (log, 2 * log, 3 * log))
     assert belief.probabilities(tree) == pytest.approx([0.9, 0.81, 0.729], rel=0.01)
     for _ in range(300):
         accepted = list(itertools.takewhile(lambda _: rng.random() < 0.25, range(3)))
-        belief.observe(tree, accepted, luck)
+        belief.observe(tree, accepted)
     first, second, third = belief.probabilities(tree)
     assert first == pytest.approx(0.25, abs=0.12)
     assert second < 0.6 * first
@@ -373,13 +373,10 @@ def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_
     draft = Expected(0.5, 2.0, 3.0)
     found = []
     for drafts in (2, 10, 50):
-        record.drafts = drafts
-        found.append(may_pay(known, now, drafter, draft, record))
+        found.append(may_pay(known, now, drafter, draft, record, drafts))
     assert found == [True, True, False]
-    record.drafts = 50
-    assert may_pay(known, now, drafter, Expected(2.5, 6.0, 7.0), record)  # it would pay as it is
-    record.drafts = 2
-    assert not may_pay(known, now, drafter, Expected(0.0, 2.0, 3.0), record)  # never right: no matter of luck
+    assert may_pay(known, now, drafter, Expected(2.5, 6.0, 7.0), record, 50)  # it would pay as it is
+    assert not may_pay(known, now, drafter, Expected(0.0, 2.0, 3.0), record, 2)  # never right: no matter of luck
 
 
 def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:

@@ -110,8 +110,8 @@ class Asking:
         for i, row, tree in zip(places, rows, trees, strict=True):
             if not len(tree):
                 continue
-            luck = self.known.form(row, name).luck.factor
-            likely = drafter.record(row).belief.probabilities(tree, luck, least)
+            frailty = self.known.form(row, name).frailty_nodes.factor
+            likely = drafter.record(row).belief.probabilities(tree, frailty, least)
             if self.probing or sum(likely) > sum(self.chances[i]):
                 self.drafts[i], self.chances[i] = Draft(tree, which), likely
 

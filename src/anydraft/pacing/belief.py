@@ -2,7 +2,7 @@
 
 A drafter scores its tokens with its own confidence. Here that is corrected by what was seen: per depth and confidence
 the share of tokens that were kept, of those whose parents were kept. A drafter that is sure and wrong loses its credit
-within a few drafts; one that is modest and right gains it. A row's own luck is a factor on top.
+within a few drafts; one that is modest and right gains it. How a row's paths differ from others' is its `frailty`.
 
 This runs between passes of the model, where Python is slow, so the correction of a cell is kept as a line: the chance
 is a + b x what was stated.
@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anydraft.pacing.frailty import Frailty
 from anydraft.tree import DraftTree
 
 CONFIDENCES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.75, 0.85, 0.93, 0.98)
@@ -26,7 +27,8 @@ PRIOR = 4.0
 MEMORY = 80.0
 """Observations after which older ones fade."""
 
-SURE = 0.995
+LEAST, SURE = 1e-6, 0.995
+"""Chances of siblings together that are believed."""
 
 _ROWS, _DEEP = len(DEPTHS) + 1, DEPTHS[-1]
 _ROW = tuple(bisect_right(DEPTHS, depth) for depth in range(_DEEP + 1))
@@ -52,24 +54,6 @@ class Share:
         return (self.hits + PRIOR * line[0]) / weight, PRIOR * line[1] / weight
 
 
-@dataclass(slots=True)
-class Luck:
-    """What a row made of its drafts, against what was expected of them."""
-
-    hits: float = 3.0
-    expected: float = 3.0
-
-    def add(self, hits: float, expected: float) -> None:
-        """Count one draft."""
-        self.hits = 0.85 * self.hits + hits + 0.45
-        self.expected = 0.85 * self.expected + expected + 0.45
-
-    @property
-    def factor(self) -> float:
-        """By which probabilities are corrected."""
-        return min(max(self.hits / self.expected, 0.2), 1.25)
-
-
 class Belief:
     """The credit of one drafter under one kind of sampling."""
 
@@ -79,55 +63,49 @@ class Belief:
         self._cells = [[Share() for _ in range(_ROWS)] for _ in columns]
         self._lines: list[list[tuple[float, float]] | None] = [None for _ in columns]
 
-    def probabilities(self, tree: DraftTree, luck: float = 1.0, least: float = 0.0) -> list[float]:
-        """For each node the probability that the target's path goes through it; siblings together at most `SURE`.
+    def probabilities(self, tree: DraftTree, frailty: float = 1.0, least: float = 0.0) -> list[float]:
+        """For each node the probability that the target's path goes through it.
 
         Args:
-            luck: a factor on every token's chance.
-            least: what follows a node of no more than this counts as 0.
+            frailty: factor on the hazard of a path at every node, the negative logarithm of its children's chances
+                together, which are at most `SURE`.
+            least: what follows a node of no more than this, as others fare, counts as 0.
         """
         parents, scores, depths, lines = tree.parents, tree.scores, tree.depths, self._lines
         count = len(parents)
         chances = [0.0] * count
         paths, together = [0.0] * count + [1.0], [0.0] * (count + 1)  # the last place, also [-1], is the root's
         sums = None if scores is None else [*scores, 0.0]
-        crowded = False
         for node, parent in enumerate(parents):
-            path = paths[parent]
-            if path <= least:
+            if paths[parent] <= least:
                 continue
             stated = UNSCORED if sums is None else math.exp(min(sums[node] - sums[parent], 0.0))
             column = bisect_right(CONFIDENCES, stated)
             depth = depths[node]
             constant, slope = (lines[column] or self._worked_out(column))[_ROW[depth] if depth <= _DEEP else -1]
-            chance = (constant + slope * stated) * luck
-            if chance > SURE:
-                chance = SURE
-            chances[node] = chance
-            paths[node] = path * chance
-            together[parent] = total = together[parent] + chance
-            if total > SURE:
-                crowded = crowded or total > chance
-        del paths[-1]
-        if not crowded:
-            return paths
+            chances[node] = chance = constant + slope * stated
+            paths[node] = paths[parent] * chance
+            together[parent] += chance
+        shares = [min(total, SURE) ** frailty / total if total else 0.0 for total in together]
+        paths[-1] = 1.0
         for node, parent in enumerate(parents):
-            if chances[node]:
-                share = SURE / together[parent] if together[parent] > SURE else 1.0
-                chances[node] *= share * (chances[parent] if parent >= 0 else 1.0)
-        return chances
+            paths[node] = paths[parent] * chances[node] * shares[parent]
+        del paths[-1]
+        return paths
 
     def observe(
-        self, tree: DraftTree, accepted: Sequence[int], luck: Luck | None = None, depth: int | None = None
+        self, tree: DraftTree, accepted: Sequence[int], frailty: Frailty | None = None, depth: int | None = None
     ) -> None:
         """Learn from one draft: every child of a node that was kept was right or wrong.
 
         Args:
-            tree: the draft; accepted: its nodes that the target chose; luck: the row's, which learns, too.
+            tree: the draft; accepted: its nodes that the target chose, from the root.
+            frailty: the row's, which learns, too.
             depth: down to which it is known what the target chose; by default all of it.
         """
         kept = {-1, *accepted}
-        expected, parents, depths = 0.0, tree.parents, tree.depths
+        parents, depths = tree.parents, tree.depths
+        together: dict[int, float] = {}  # of children, by parents along the path
         sums = None if tree.scores is None else [*tree.scores, 0.0]
         for node, parent in enumerate(parents):
             if parent not in kept or (depth is not None and depths[node] > depth):
@@ -136,13 +114,14 @@ class Belief:
             column = bisect_right(CONFIDENCES, stated)
             row = _ROW[depths[node]] if depths[node] <= _DEEP else -1
             constant, slope = (self._lines[column] or self._worked_out(column))[row]
-            expected += constant + slope * stated
+            together[parent] = together.get(parent, 0.0) + constant + slope * stated
             hit = node in kept
             self._cells[column][row].add(hit)
             self._columns[column].add(hit)
             self._lines[column] = None
-        if luck is not None:
-            luck.add(len(accepted), expected)
+        if frailty is not None:
+            hazards = [-math.log(min(max(total, LEAST), SURE)) for total in together.values()]
+            frailty.observe(hazards, ended=len(hazards) > len(accepted))
 
     def _worked_out(self, column: int) -> list[tuple[float, float]]:
         of_column = self._columns[column].on((0.0, 1.0)) if self._columns[column].trials else (0.0, 1.0)

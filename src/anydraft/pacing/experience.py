@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from anydraft.pacing.belief import Belief, Luck
+from anydraft.pacing.belief import Belief
 from anydraft.pacing.draft_times import DraftTimes
+from anydraft.pacing.frailty import Frailty
 from anydraft.pacing.ledger import Ledger
-from anydraft.pacing.reach import Frailty, Reach
+from anydraft.pacing.reach import Reach
 from anydraft.pacing.sides import Sides
 from anydraft.row import Row
 
@@ -32,6 +33,9 @@ FADING_SPREAD = 0.97
 
 FADING, FADING_GENERAL = 0.8, 0.997
 """What a draft counts after the next: of the row, of all rows."""
+
+FADING_IDLE = 0.95
+"""What a row's drafts count after one token without any: a run of bad luck is no reason to stay away for long."""
 
 GAINS_IN_HAND = 8.0
 """Plain passes gained by drafts, and of one drafter lost, that are remembered."""
@@ -87,6 +91,13 @@ class Runs:
         self.levels = fading * self.levels + levels
         self.nodes = fading * self.nodes + nodes
         self.ends = fading * self.ends + ended
+
+    def fade(self, keep: float) -> None:
+        """Let all so far count for a share."""
+        self.tokens *= keep
+        self.levels *= keep
+        self.nodes *= keep
+        self.ends *= keep
 
 
 def _unknown() -> Runs:
@@ -167,15 +178,24 @@ class Form:
     """How one drafter does on one row at present.
 
     Attributes:
+        frailty: of its paths by what is stated of levels; frailty_nodes: by what is stated of nodes.
+        position: of the row after its last draft, or up to which the time without any was counted.
         due: position of the row from which on a probe is due.
         gap: tokens from a probe that did not pay to the next.
     """
 
     runs: Runs = field(default_factory=Runs)
-    luck: Luck = field(default_factory=Luck)
     frailty: Frailty = field(default_factory=Frailty)
+    frailty_nodes: Frailty = field(default_factory=Frailty)
+    position: int = 0
     due: int = 0
     gap: int = FIRST_GAP
+
+    def idle(self, position: int) -> None:
+        """The row has come so far without further drafts."""
+        if position > self.position:
+            self.runs.fade(FADING_IDLE ** (position - self.position))
+            self.position = position
 
     def expected(self, record: Record, depth: int) -> Expected:
         """What the next draft, of at most so many levels, is expected to bring and to take."""
@@ -190,11 +210,13 @@ class Form:
         limited = min(1.0, depth / max(levels, 1e-9))
         return Expected(gain * (1 - beyond), levels * limited, 1 + nodes * limited)
 
+    def rests(self, record: Record) -> float:
+        """Drafts on which rests what the next one is expected to bring: where texts differ, few but the row's own."""
+        return min(record.drafts, self.runs.ends + record.general)
+
     def doubt(self, record: Record) -> float:
         """Standard error of what a draft of the row is expected to bring, in tokens."""
-        own, general = self.runs.ends, record.general
-        drafts = (own + general) / math.sqrt(own + general**2 / record.runs.ends)
-        return record.profit.deviation / drafts
+        return record.profit.deviation / math.sqrt(max(1.0, self.rests(record)))
 
     def probed(self, position: int, lost: float, *, paid: bool, on_trial: bool, warm: bool) -> None:
         """Set when the next probe is due: at once, if the drafter had not drafted in the step before.

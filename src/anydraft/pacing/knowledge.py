@@ -95,7 +95,9 @@ class Knowledge:
 
     def expected(self, row: Row, name: str) -> Expected:
         """What a draft of a known drafter would bring the row, and take."""
-        return self.form(row, name).expected(self.drafters[name].record(row), self.depth)
+        form = self.form(row, name)
+        form.idle(row.position)
+        return form.expected(self.drafters[name].record(row), self.depth)
 
     def doubt(self, row: Row, name: str) -> float:
         """Standard error of what a draft of a known drafter is expected to bring the row, in tokens."""

@@ -139,14 +139,15 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
     # A draft that was right to the end of what was allowed would have gone on being right.
     levels = drafted.levels or drafted.depth
     ended = not mine or tokens < min(draft.tree.depth, len(drafted.masses) or levels) or levels < asked.allowed[place]
+    form.position = row.position
     record.foretold(form.runs, tokens, ended=ended)
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
     if mine and row.finish_reason != "stop":  # of a draft in which the row stopped only a part was looked at
-        record.belief.observe(draft.tree, accepted, form.luck)
+        record.belief.observe(draft.tree, accepted, form.frailty_nodes)
         path, hazards = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens), record.reach.hazards()
         record.reach.foretold(path, hazards, form.frailty.factor)
-        form.frailty.observe(path, hazards)
+        form.frailty.observe(hazards.along(path), ended=path.ended)
         record.reach.observe(path, hazards)
         record.sides.observe(draft.tree, accepted)
 

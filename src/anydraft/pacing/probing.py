@@ -61,7 +61,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             loss = start + free[i] / now.worth
             loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
-            in_doubt = may_pay(known, now, drafter, draft, record)
+            in_doubt = may_pay(known, now, drafter, draft, record, known.form(row, name).rests(record))
             ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
             if record.gains.debt + loss <= -1:
                 ledger = record.gains
@@ -79,10 +79,16 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
     return Choice(which, sorted([first, *others]), ledger=ledgers.get((which, first))), 0
 
 
-def may_pay(known: Knowledge, now: Now, drafter: Experience, draft: Expected, record: Record) -> bool:
-    """Whether drafts of some length would pay if their tokens were right as often as chance may have hidden so far."""
+def may_pay(
+    known: Knowledge, now: Now, drafter: Experience, draft: Expected, record: Record, drafts: float
+) -> bool:
+    """Whether drafts of some length would pay if their tokens were right as often as chance may have hidden so far.
+
+    Args:
+        draft: what is expected of the next one; drafts: on how many that rests.
+    """
     right = draft.gain / (1 + draft.gain)
-    tokens = (1 + draft.gain) * min(max(1, record.drafts), KNOWN)
+    tokens = (1 + draft.gain) * min(max(1.0, drafts), KNOWN)
     hoped = min(right + DOUBT * math.sqrt(right * (1 - right) / tokens), MOST_HOPED)
     for levels in (min(levels, known.depth) for levels in DOUBTED):
         depth = record.reach.hazards().tokens * levels

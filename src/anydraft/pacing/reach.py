@@ -6,7 +6,7 @@ something that may end at every level, with a hazard of two parts: one for the d
 which the logarithm of the stated mass falls there. A drafter that is honest has 1 for the second and little for the
 first; one that is sure and wrong has much for the first; one that is modest and right has next to nothing for both, and
 its drafts go on whatever it says. Both parts are learned from verified drafts, in which a path that was right to the
-end of the draft has not ended (censored exponential times). A row has a factor of its own on all of it, its frailty.
+end of the draft has not ended (censored exponential times). A row has a factor of its own on all of it, its `frailty`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from anydraft.pacing.frailty import survived
 from anydraft.tree import DraftTree
 
 DEPTHS = (1, 2, 3, 5, 8, 12)
@@ -34,14 +35,11 @@ LEAST_DEPTH = 0.005
 GUESSED_DROP = 0.2
 """Nats by which the stated mass falls at a level, before any was seen."""
 
-FADING, FADING_ROW = 0.98, 0.9
-"""What a draft counts after the next: of all rows, of the row."""
+FADING = 0.98
+"""What a draft counts after the next."""
 
 FADING_SURPRISE = 0.99
 """What the surprise of a draft counts after the next, where it is asked what a row's factor is good for."""
-
-FRAIL = 1.0
-"""Ends that the factor of a row rests on before any was seen."""
 
 LEAST, NONE = 0.002, 2.0
 """Lowest least mass, and one that no level has."""
@@ -93,30 +91,12 @@ class Hazards:
         drop = drops[level] if level < len(drops) else self.drop
         return of_stated * self.stated * drop + frailty * self.depth[_place(level)]
 
+    def along(self, path: Path, frailty: float = 1.0, of_stated: float = 1.0) -> list[float]:
+        """Hazards of the levels of a path, and of the one at which it ended."""
+        return [self.of(path.drops, level, frailty, of_stated) for level in range(path.survived + path.ended)]
+
 
 GUESSED = Hazards()
-
-
-@dataclass(slots=True)
-class Frailty:
-    """Paths of a row that ended, and what they had survived, in ends that were to be expected of it."""
-
-    ends: float = 0.0
-    expected: float = 0.0
-
-    @property
-    def factor(self) -> float:
-        """By which the hazards of the row differ from those of others."""
-        return (self.ends + FRAIL) / (self.expected + FRAIL)
-
-    def observe(self, path: Path, hazards: Hazards) -> None:
-        """Count one draft."""
-        survived = sum(hazards.of(path.drops, level) for level in range(path.survived))
-        if path.ended:
-            last = hazards.of(path.drops, path.survived)
-            survived += last * _survived(last)
-        self.ends = FADING_ROW * self.ends + path.ended
-        self.expected = FADING_ROW * self.expected + survived
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +157,7 @@ class Reach:
     def foretold(self, path: Path, hazards: Hazards, factor: float) -> None:
         """Hold what a row's factor said of a draft, with and without what is stated, against what came of it."""
         for i, of_stated in enumerate((1.0, factor)):
-            ends = [hazards.of(path.drops, level, factor, of_stated) for level in range(path.survived + path.ended)]
+            ends = hazards.along(path, factor, of_stated)
             surprise = sum(ends[: path.survived])
             if path.ended:
                 surprise -= math.log(max(-math.expm1(-ends[-1]), LEAST))
@@ -212,7 +192,7 @@ class Reach:
         if path.ended:
             level = path.survived
             hazard, own = hazards.of(path.drops, level), hazards.depth[_place(level)]
-            self._survive(level, path.drops, hazards.drop, _survived(hazard))
+            self._survive(level, path.drops, hazards.drop, survived(hazard))
             self._stated += 1 - own / hazard
             self._ends[_place(level)] += own / hazard
 
@@ -220,8 +200,3 @@ class Reach:
         self._nats += share * (drops[level] if level < len(drops) else unknown)
         self._seen += share
         self._levels[_place(level)] += share
-
-
-def _survived(hazard: float) -> float:
-    """Share of a level that a path which ends there has survived, on average."""
-    return 0.5 - hazard / 12 if hazard < 0.1 else 1 / hazard - 1 / math.expm1(min(hazard, 50.0))
