@@ -11,21 +11,16 @@ pacing has seen its drafter once. See benchmarks/README.md.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import torch
 import typer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from anydraft import Decoder, models
-from anydraft.bench.bad_drafters import RandomDrafter, WrongDrafter
+from anydraft import Decoder
 from anydraft.bench.contenders import AnydraftContender
-from anydraft.bench.enlarge import enlarge_to
-from anydraft.bench.enlarge_network import enlarge_network
+from anydraft.bench.embedded import Embedded
 from anydraft.bench.measure import Plan, one_by_one
 from anydraft.bench.pacing_report import AGAIN, PLAIN, pacing_table, reached, summarise_pacing
 from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
@@ -33,16 +28,8 @@ from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
 from anydraft.bench.slices import InSlices
 from anydraft.bench.surroundings import surround
-from anydraft.drafters import AssistantDrafter, LookupDrafter
-from anydraft.drafters.named import model_drafter
-from anydraft.drafters.protocol import Drafter
-from anydraft.drafters.trained import trained_drafter
 from anydraft.growth import Bounds
-from anydraft.lm import LanguageModel
-from anydraft.networks.registry import load_network
 from anydraft.pacing import Fixed, Pacing, Steady
-from anydraft.packing import pack
-from anydraft.target import Target
 
 CHAINS, TREES, BATCHES = (1, 2, 4, 8, 16), (4, 8, 16, 32), (1, 2, 4, 8)
 app = typer.Typer(add_completion=False)
@@ -86,7 +73,7 @@ def main(
     console = wide_console()
     rows = []
     if not again:
-        bench = _Bench(precision, enlarge, mismatched, seed)
+        bench = Embedded(precision, enlarge, mismatched, seed)
         taken = provenance(
             dtype=precision,
             seed=seed,
@@ -152,55 +139,7 @@ def _groups(part: Part, batches: Sequence[int]) -> list[_Group]:
     return [_Group(part, (*alone, "lookup+redrafter"), batch) for batch in (batches if part is Part.BATCH else (1,))]
 
 
-class _Bench:
-    """The target and the drafters, made once."""
-
-    def __init__(self, dtype: torch.dtype, enlarge: float, mismatched: Path | None, seed: int) -> None:
-        place = str(models.path("target"))
-        self.dtype = dtype
-        self.tokenizer = AutoTokenizer.from_pretrained(place)
-        small = _model(place, dtype)
-        large = enlarge_to(small, enlarge, seed=seed) if enlarge else small
-        size = f"{large.num_parameters() / 1e6:.0f} M parameters"
-        self.name = f"embedded target{' enlarged to' if enlarge else ','} {size}"
-        network = load_network(models.path("redrafter"), dtype=dtype)
-        network.attach(small)
-        self.network = network if large is small else enlarge_network(network, large)
-        self.twin = copy.deepcopy(large)
-        pack(large)
-        pack(self.twin)
-        self.target = Target(large, self.tokenizer)
-        self._makers: dict[str, Callable[[], Drafter | None]] = {
-            "wrong": lambda: WrongDrafter(self.tokenizer.pad_token_id or 0),
-            "random": lambda: RandomDrafter(self.target.vocab_size),
-            "expensive": self._as_costly,
-            "mismatched": self._assistant(mismatched),
-            "uag": self._assistant(models.path("assistant")),
-            "redrafter": lambda: trained_drafter(self.target, self.network),
-            "lookup": LookupDrafter,
-        }
-
-    def drafters(self, name: str) -> list[Drafter]:
-        """New drafters of a name ("lookup+redrafter" are two); none where there is nothing to make one from."""
-        return [drafter for part in name.split("+") if (drafter := self._makers[part]()) is not None]
-
-    def _assistant(self, place: Path | None) -> Callable[[], Drafter | None]:
-        if place is None:
-            return lambda: None
-        model, tokenizer = _model(str(place), self.dtype), AutoTokenizer.from_pretrained(place)
-        pack(model)
-        return lambda: model_drafter(self.target, model, tokenizer)
-
-    def _as_costly(self) -> Drafter:
-        twin = LanguageModel(self.twin)
-        return AssistantDrafter(twin, vocab_size=self.target.vocab_size, eos_token_ids=self.target.eos_token_ids)
-
-
-def _model(place: str, dtype: torch.dtype) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()
-
-
-def _contenders(bench: _Bench, group: _Group) -> list[AnydraftContender]:
+def _contenders(bench: Embedded, group: _Group) -> list[AnydraftContender]:
     """Plain decoding first, then the group's own; none share a drafter, for all decode at the same time."""
     made = [AnydraftContender(PLAIN, Decoder(bench.target))]
     for name, pacing in _settings(group):
@@ -222,7 +161,7 @@ def _settings(group: _Group) -> Iterator[tuple[str, Pacing | None]]:
 
 
 def _plan(
-    bench: _Bench,
+    bench: Embedded,
     chosen: PromptSet,
     group: _Group,
     limit: int,

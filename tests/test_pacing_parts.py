@@ -289,9 +289,12 @@ def test_where_a_row_stops_inside_a_draft_nobody_was_wrong() -> None:
             row.finish_reason = cast(Any, reason)
             committed(known, a_step(known, [row], [DraftTree.EMPTY], [Draft(tree, WRITER)]), [Draft(tree, WRITER)], 1)
         record = known.drafters["writer"].record(row)
-        seen.append((record.reach.hazards(), known.form(row, "writer").frailty.factor))
+        form = known.form(row, "writer")
+        assert form.position == row.position
+        seen.append((record.reach.hazards(), form.frailty.factor, form.frailty_nodes.factor))
     assert seen[0][0].depth[1] > 0.15
-    assert seen[1] == (GUESSED, 1.0)
+    assert seen[0][2] != 1.0
+    assert seen[1] == (GUESSED, 1.0, 1.0)
 
 
 def test_a_row_whose_paths_live_longer_is_drafted_for_further() -> None:

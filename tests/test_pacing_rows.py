@@ -1,0 +1,155 @@
+"""What is believed of a row where rows differ: how its paths end, on how little that rests, and that bad luck fades."""
+
+from __future__ import annotations
+
+import math
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import Simulated, World, row_of
+
+from anydraft.pacing import Measured
+from anydraft.pacing.belief import Belief
+from anydraft.pacing.choosing import Now
+from anydraft.pacing.experience import Experience, Form, Record, Runs
+from anydraft.pacing.frailty import Frailty, survived
+from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
+from anydraft.pacing.probing import due
+from anydraft.tree import DraftTree
+
+
+def chain(stated: float, length: int) -> DraftTree:
+    """A chain of which every token is stated to be as likely, given the one before."""
+    scores = tuple(math.log(stated) * (node + 1) for node in range(length))
+    return DraftTree((1,) * length, tuple(range(-1, length - 1)), scores)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.floats(0.1, 4.0), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_the_chances_of_siblings_together_are_those_of_others_to_the_power_of_the_frailty(
+    places: list[int], frailty: float, rng: random.Random
+) -> None:
+    parents = [node - 1 - place if place < node else -1 for node, place in enumerate(places)]
+    scores: list[float] = []
+    for parent in parents:
+        scores.append((scores[parent] if parent >= 0 else 0.0) + math.log(rng.uniform(0.05, 0.9)))
+    tree, belief = DraftTree((1,) * len(parents), tuple(parents), tuple(scores)), Belief()
+    for _ in range(5):
+        belief.observe(chain(rng.uniform(0.1, 0.9), 3), [0, 1][: rng.randint(0, 2)])
+    others, own = belief.probabilities(tree), belief.probabilities(tree, frailty)
+    for node, parent in enumerate(parents):
+        siblings = [other for other, its in enumerate(parents) if its == parent]
+        together = sum(others[sibling] for sibling in siblings)
+        before, now = (others[parent], own[parent]) if parent >= 0 else (1.0, 1.0)
+        assert own[node] == pytest.approx(now * (together / before) ** frailty * others[node] / together)
+        assert own[node] <= now
+
+
+def test_rows_whose_paths_go_on_are_told_from_those_whose_paths_end() -> None:
+    rng, belief, tough, frail = random.Random(1), Belief(), Frailty(), Frailty()
+    tree = chain(0.8, 6)
+    for _ in range(60):
+        belief.observe(tree, range(6), tough)
+        right = next((level for level in range(6) if rng.random() > 0.6), 6)
+        belief.observe(tree, range(right), frail)
+    assert tough.factor < 0.4 < 1.0 < frail.factor
+    deep, shallow = (belief.probabilities(tree, row.factor)[-1] for row in (tough, frail))
+    assert shallow < 0.3 < 0.75 < deep  # of others 0.5; of one 0.05, of the other 1
+
+
+@pytest.mark.parametrize("right", [0, 1, 2, 3])
+def test_a_path_ends_where_children_were_verified_and_none_was_right(right: int) -> None:
+    row, stated = Frailty(), (0.5, 0.3, 0.15)
+    scores = tuple(sum(map(math.log, stated[: node + 1])) for node in range(3))
+    Belief().observe(DraftTree((1, 1, 1), (-1, 0, 1), scores), range(right), row)
+    hazards = [-math.log(chance) for chance in stated]
+    assert row.ends == (right < 3)
+    last = hazards[right] * survived(hazards[right]) if right < 3 else 0.0
+    assert row.expected == pytest.approx(sum(hazards[:right]) + last)
+
+
+def test_a_path_that_may_go_on_beside_the_likeliest_node_ends_less_often() -> None:
+    row = Frailty()
+    tree = DraftTree((1, 2), (-1, -1), (math.log(0.5), math.log(0.3)))
+    Belief().observe(tree, [1], row)
+    assert row.ends == 0
+    assert row.expected == pytest.approx(-math.log(0.8))
+
+
+def test_what_is_expected_of_a_new_text_rests_on_little_where_texts_differ() -> None:
+    record, form = Record(drafts=100), Form()
+    for value in (3.0, -3.0) * 20:
+        record.profit.add(value)
+    doubts = []
+    for errors, drafts in (([0.0, 1.0, 1.0], 1), ([1.0, 1.0, 0.0], 16)):
+        record.errors = errors
+        assert form.rests(record) == drafts
+        doubts.append(form.doubt(record))
+    assert doubts[0] == pytest.approx(4 * doubts[1])
+    assert doubts[0] == pytest.approx(3.0, rel=0.05)
+    for _ in range(4):
+        form.runs.add(1, 1, 1, ended=True)
+    assert form.rests(record) == pytest.approx(16 + form.runs.ends)
+    record.drafts = 2
+    assert form.rests(record) == 2
+
+
+@pytest.mark.parametrize("texts_differ", [True, False])
+def test_a_new_text_is_looked_at_where_texts_differ(texts_differ: bool) -> None:
+    """On average the drafter does not quite pay, and probes of those which do not are in debt."""
+    known, row = Knowledge(0.016, 20), row_of(0, 256)
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(1, 1, 1.0)
+    for levels in (2, 4, 8) * 4:
+        drafter.times.observe(1, levels, 0.5 + 0.6 * levels)
+        known.times.observe(1, 16, 1.5)
+    record = drafter.record(row)
+    record.drafts, record.runs = 3 * TRIAL_DRAFTS, Runs(tokens=315.0, levels=750.0, nodes=1170.0, ends=100.0)
+    record.errors = [0.0, 1.0, 1.0] if texts_differ else [1.0, 1.0, 0.0]
+    known.exploring.debt = 2.0
+    crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: True)
+    choice, wait = due(known, Now.of(known, [row]), crew, [0.0])
+    assert (choice is not None) == texts_differ
+    assert (wait > 0) != texts_differ
+
+
+def test_bad_luck_fades_while_nobody_drafts() -> None:
+    known, row = Knowledge(0.016, 20), row_of(0, 256)
+    drafter = known.drafters["writer"] = Experience()
+    record, form = drafter.record(row), known.form(row, "writer")
+    record.runs = Runs(tokens=200.0, levels=300.0, nodes=400.0, ends=100.0)
+    row.tokens += [1] * 50
+    form.position = row.position
+    for _ in range(10):
+        form.runs.add(0, 3, 3, ended=True)
+    shunned = known.expected(row, "writer").gain
+    assert shunned == known.expected(row, "writer").gain < 0.5  # asking about it changes nothing
+    row.tokens += [1] * 20
+    later = known.expected(row, "writer").gain
+    row.tokens += [1] * 80
+    assert shunned < later < 1.9 < known.expected(row, "writer").gain
+
+
+def test_after_a_bad_stretch_a_drafter_that_pays_elsewhere_is_soon_asked_again() -> None:
+    drafter = Simulated("writer", lambda position: 0.0 if 100 <= position < 112 else 0.75, step=0.15)
+    world, pacing = World([drafter]), Measured()
+    world.run(pacing, 512)
+    known, rests = pacing.known, []
+    for _ in range(6):
+        asked: list[int] = []
+        propose = world.propose
+
+        def noted(which: int, rows: Any, bounds: Any, propose: Any = propose, asked: list[int] = asked) -> Any:
+            asked.append(rows[0].position)
+            return propose(which, rows, bounds)
+
+        world.propose = noted  # type: ignore[method-assign]
+        world.run(pacing, 256)
+        world.propose = propose  # type: ignore[method-assign]
+        rests.append(next(position for position in asked if position >= 113) - 112)
+    assert known.drafters["writer"].record(row_of(0, 1)).runs.tokens > 1
+    assert sorted(rests)[3] <= 24
