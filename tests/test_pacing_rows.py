@@ -14,8 +14,8 @@ from simulated import Simulated, World, row_of
 
 from anydraft.pacing import Measured
 from anydraft.pacing.belief import Belief
-from anydraft.pacing.choosing import Now
-from anydraft.pacing.experience import Experience, Form, Record, Runs
+from anydraft.pacing.choosing import Now, best
+from anydraft.pacing.experience import Experience, Form, Record, Runs, Spread
 from anydraft.pacing.frailty import Frailty, survived
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.probing import due
@@ -115,6 +115,31 @@ def test_a_new_text_is_looked_at_where_texts_differ(texts_differ: bool) -> None:
     choice, wait = due(known, Now.of(known, [row]), crew, [0.0])
     assert (choice is not None) == texts_differ
     assert (wait > 0) != texts_differ
+
+
+def test_the_luck_of_several_rows_is_surer_than_that_of_one() -> None:
+    """How far steps must have strayed for a drafter to be asked that is expected to lose as much with every row."""
+
+    def least(count: int) -> float:
+        known, rows = Knowledge(0.01, 20), [row_of(i, 400) for i in range(count)]
+        drafter = known.drafters["writer"] = Experience()
+        known.times.observe(count, 1, 1.0)
+        for _ in range(8):
+            drafter.times.observe(count, 2, 1.0)
+            known.times.observe(count, 4, 1.1)
+        record = drafter.record(rows[0])
+        record.runs = Runs(tokens=100.0, levels=200.0, nodes=300.0, ends=100.0)
+        crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: True)
+        for strays in range(200):
+            record.profit = Spread()
+            for i in range(60):
+                record.profit.add((-1) ** i * 0.01 * strays)
+            if best(known, Now.of(known, rows), crew, [0.0] * count, 1)[0] is not None:
+                return 0.01 * strays
+        raise AssertionError("never asked")
+
+    assert least(1) > 0.1
+    assert least(4) == pytest.approx(2 * least(1), rel=0.1)
 
 
 def test_bad_luck_fades_while_nobody_drafts() -> None:

@@ -123,8 +123,9 @@ def best(
         worth = max(worth, count * serving.with_other(offer.tokens / count, offer.passes))
     found, most = None, count + sum(free) - worth * now.passes(width)
     for offer in offers:
-        patience = PATIENCE * known.doubt(now.rows[0], crew.names[offer.which]) - ADVANTAGE
-        value = offer.tokens - worth * offer.passes + count * patience
+        # Of several rows, whose luck differs, the mean is surer than of one.
+        patience = PATIENCE * math.sqrt(count) * known.doubt(now.rows[0], crew.names[offer.which])
+        value = offer.tokens - worth * offer.passes + patience - count * ADVANTAGE
         if value > most:
             found, most = offer, value
     return found, worth if found is not None else now.worth
