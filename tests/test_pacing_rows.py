@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import Simulated, World, row_of
 
+from anydraft.growth import Bounds
 from anydraft.pacing import Measured
+from anydraft.pacing.asking import Asking
 from anydraft.pacing.belief import Belief
 from anydraft.pacing.choosing import Now, best
 from anydraft.pacing.experience import Experience, Form, Record, Runs, Spread
@@ -78,6 +80,25 @@ def test_a_path_that_may_go_on_beside_the_likeliest_node_ends_less_often() -> No
     Belief().observe(tree, [1], row)
     assert row.ends == 0
     assert row.expected == pytest.approx(-math.log(0.8))
+
+
+def test_a_draft_is_weighed_by_the_frailty_of_its_row() -> None:
+    known, row, tree = Knowledge(0.01, 20), row_of(0, 400), chain(0.7, 4)
+    known.times.observe(1, 1, 1.0)
+    drafter, form = known.drafters.setdefault("writer", Experience()), known.form(row, "writer")
+    form.frailty_nodes.ends, form.frailty.expected = 6.0, 9.0
+    crew: Any = SimpleNamespace(
+        names=("writer",),
+        working=[0],
+        seconds_start=0.0,
+        seconds_last=0.5,
+        met=lambda which, row: True,
+        propose=lambda which, rows, bounds: [tree],
+    )
+    step, belief = Asking(known, [row], crew, set()), drafter.record(row).belief
+    step.ask(0, [0], [Bounds(4)])
+    assert step.chances == [belief.probabilities(tree, form.frailty_nodes.factor)]
+    assert step.chances[0][0] < belief.probabilities(tree)[0]
 
 
 def test_what_is_expected_of_a_new_text_rests_on_little_where_texts_differ() -> None:
