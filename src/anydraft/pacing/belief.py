@@ -106,6 +106,7 @@ class Belief:
         kept = {-1, *accepted}
         parents, depths = tree.parents, tree.depths
         together: dict[int, float] = {}  # of children, by parents along the path
+        touched: set[int] = set()
         sums = None if tree.scores is None else [*tree.scores, 0.0]
         for node, parent in enumerate(parents):
             if parent not in kept or (depth is not None and depths[node] > depth):
@@ -118,6 +119,8 @@ class Belief:
             hit = node in kept
             self._cells[column][row].add(hit)
             self._columns[column].add(hit)
+            touched.add(column)
+        for column in touched:  # only now, or the first nodes would teach what is expected of the others
             self._lines[column] = None
         if frailty is not None:
             hazards = [-math.log(min(max(total, LEAST), SURE)) for total in together.values()]
