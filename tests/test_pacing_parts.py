@@ -19,13 +19,14 @@ from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief
 from anydraft.pacing.choosing import SHORTEST, Limits, Now, best, wanted
 from anydraft.pacing.draft_times import DraftTimes
-from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form, Runs
+from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn
 from anydraft.pacing.probing import may_pay
 from anydraft.pacing.pruning import kept, worth
 from anydraft.pacing.reach import GUESSED, LEAST, NONE
+from anydraft.pacing.sums import Runs
 from anydraft.pacing.times import EDGES, PassTimes, edge
 from anydraft.row import Row
 from anydraft.tree import DraftTree

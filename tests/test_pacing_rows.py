@@ -17,10 +17,11 @@ from anydraft.pacing import Measured
 from anydraft.pacing.asking import Asking
 from anydraft.pacing.belief import Belief
 from anydraft.pacing.choosing import Now, best
-from anydraft.pacing.experience import Experience, Form, Record, Runs, Spread
+from anydraft.pacing.experience import Experience, Form, Record
 from anydraft.pacing.frailty import Frailty, survived
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.probing import due
+from anydraft.pacing.sums import Runs, Spread
 from anydraft.tree import DraftTree
 
 
@@ -65,13 +66,11 @@ def test_rows_whose_paths_go_on_are_told_from_those_whose_paths_end() -> None:
 
 @pytest.mark.parametrize("right", [0, 1, 2, 3])
 def test_a_path_ends_where_children_were_verified_and_none_was_right(right: int) -> None:
-    row, stated = Frailty(), (0.5, 0.3, 0.15)
-    scores = tuple(sum(map(math.log, stated[: node + 1])) for node in range(3))
-    Belief().observe(DraftTree((1, 1, 1), (-1, 0, 1), scores), range(right), row)
-    hazards = [-math.log(chance) for chance in stated]
+    """The first of its nodes do not teach what is expected of the others."""
+    row, hazard = Frailty(), -math.log(0.5)
+    Belief().observe(chain(0.5, 3), range(right), row)
     assert row.ends == (right < 3)
-    last = hazards[right] * survived(hazards[right]) if right < 3 else 0.0
-    assert row.expected == pytest.approx(sum(hazards[:right]) + last)
+    assert row.expected == pytest.approx(right * hazard + (right < 3) * hazard * survived(hazard))
 
 
 def test_a_path_that_may_go_on_beside_the_likeliest_node_ends_less_often() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from anydraft.pacing.experience import GAINS_IN_HAND, Expected, Experience, Form, Mean, Record, kind
+from anydraft.pacing.experience import GAINS_IN_HAND, Expected, Experience, Form, Record, kind
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.report import PacingReport
 from anydraft.pacing.serving import Serving
+from anydraft.pacing.sums import Mean
 from anydraft.pacing.times import PassTimes
 from anydraft.row import Row
 
