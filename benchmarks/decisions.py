@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -175,10 +176,11 @@ def setting(name: str) -> Pacing:
     Raises:
         ValueError: there is none of that name.
     """
-    kind, size = name[:5].rstrip("0123456789"), name.lstrip("abcdefghijklmnopqrstuvwxyz")
-    if kind not in ("chain", "tree") or not size.isdigit() or not int(size):
+    found = re.fullmatch(r"(chain|tree)([1-9]\d*)", name)
+    if found is None:
         raise ValueError(f"a fixed setting is chainN or treeN, such as tree16, got {name!r}")
-    return Fixed(Bounds(int(size), 1, int(size), branch=1)) if kind == "chain" else Steady(nodes=int(size) - 1)
+    size = int(found[2])
+    return Fixed.chain(size) if found[1] == "chain" else Steady(nodes=size - 1)
 
 
 def table(found: dict[str, list[float]]) -> str:

@@ -28,7 +28,6 @@ from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
 from anydraft.bench.slices import InSlices
 from anydraft.bench.surroundings import surround
-from anydraft.growth import Bounds
 from anydraft.pacing import Fixed, Pacing, Steady
 
 CHAINS, TREES, BATCHES = (1, 2, 4, 8, 16), (4, 8, 16, 32), (1, 2, 4, 8)
@@ -155,7 +154,7 @@ def _settings(group: _Group) -> Iterator[tuple[str, Pacing | None]]:
         yield name, None
         if group.part is Part.GOOD:
             for size in CHAINS:
-                yield f"{name}@chain{size}", Fixed(Bounds(size, 1, size, branch=1))
+                yield f"{name}@chain{size}", Fixed.chain(size)
             for nodes in TREES:
                 yield f"{name}@tree{nodes}", Steady(nodes=nodes - 1)
 

@@ -9,7 +9,6 @@ import torch
 from anydraft.decoder import Decoder
 from anydraft.drafters.named import Wanted
 from anydraft.errors import OptionConflict
-from anydraft.growth import Bounds
 from anydraft.pacing import Fixed, Pacing, Steady
 from anydraft.pretrained import ModelLike, load_model, load_tokenizer
 from anydraft.target import Target
@@ -100,6 +99,6 @@ def load(
         for one in wanted
     ]
     if pacing is None and draft_tokens is not None:
-        pacing = Fixed(Bounds(draft_tokens, 1, draft_tokens, branch=1))
+        pacing = Fixed.chain(draft_tokens)
     drafters = [one for one in made if one is not None]
     return Decoder(decoder_target, drafters, pacing=pacing, verification=verification)

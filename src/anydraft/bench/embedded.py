@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
 from anydraft import models
 from anydraft.bench.bad_drafters import RandomDrafter, WrongDrafter
@@ -20,6 +20,7 @@ from anydraft.drafters.trained import trained_drafter
 from anydraft.lm import LanguageModel
 from anydraft.networks.registry import load_network
 from anydraft.packing import pack
+from anydraft.pretrained import load_model
 from anydraft.target import Target
 
 
@@ -37,7 +38,7 @@ class Embedded:
         place = str(models.path("target"))
         self.dtype = dtype
         self.tokenizer = AutoTokenizer.from_pretrained(place)
-        small = _model(place, dtype)
+        small = load_model(place, role="target", dtype=dtype, device="cpu", packed=False)
         large = enlarge_to(small, enlarge, seed=seed) if enlarge else small
         size = f"{large.num_parameters() / 1e6:.0f} M parameters"
         self.name = f"embedded target{' enlarged to' if enlarge else ','} {size}"
@@ -69,14 +70,10 @@ class Embedded:
     def _assistant(self, place: Path | None) -> Callable[[], Drafter | None]:
         if place is None:
             return lambda: None
-        model, tokenizer = _model(str(place), self.dtype), AutoTokenizer.from_pretrained(place)
-        pack(model)
+        model = load_model(place, role="assistant", dtype=self.dtype, device="cpu")
+        tokenizer = AutoTokenizer.from_pretrained(place)
         return lambda: model_drafter(self.target, model, tokenizer)
 
     def _as_costly(self) -> Drafter:
         twin = LanguageModel(self.twin)
         return AssistantDrafter(twin, vocab_size=self.target.vocab_size, eos_token_ids=self.target.eos_token_ids)
-
-
-def _model(place: str, dtype: torch.dtype) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(place, dtype=dtype).eval()

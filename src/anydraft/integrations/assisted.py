@@ -21,7 +21,6 @@ from anydraft.choice import ScoreLog
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.errors import OptionConflict, TokenizerMismatch
-from anydraft.growth import Bounds
 from anydraft.integrations import answers, settings
 from anydraft.integrations.batch import make_rows, pad_token, prompt_text
 from anydraft.integrations.pool import shared_pool
@@ -157,7 +156,7 @@ class Assisted:
     def _drafter(self, target: Target, config: Any, measured: Pacing) -> Iterator[tuple[Drafter | None, Pacing]]:
         lookup = getattr(config, "prompt_lookup_num_tokens", None)
         size = self.draft_tokens or lookup
-        pacing: Pacing = Fixed(Bounds(size, 1, size, branch=1)) if size else measured
+        pacing: Pacing = Fixed.chain(size) if size else measured
         if lookup and (self.assistant_model is not None or self.drafter not in (None, "lookup", "auto")):
             raise OptionConflict("prompt_lookup_num_tokens and another drafter were given; leave one out")
         if self.assistant_model is None:

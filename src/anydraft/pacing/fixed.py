@@ -20,6 +20,11 @@ class Fixed:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
 
+    @classmethod
+    def chain(cls, tokens: int) -> Fixed:
+        """A chain of so many tokens at every step."""
+        return cls(Bounds(tokens, 1, tokens, branch=1))
+
     def plan(self, rows: Sequence[Row]) -> list[Bounds]:
         """The same bounds for every row."""
         return [self.bounds] * len(rows)
