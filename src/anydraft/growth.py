@@ -113,19 +113,27 @@ class Growth:
 
         So its nodes lie in the cache where plain decoding would put them, and half precision rounds as it does there.
         """
-        masses = tuple(self.masses)
-        whole = DraftTree(tuple(self.tokens), tuple(self.parents), tuple(self.scores), None, len(masses), masses)
+        parents, scores = self.parents, self.scores
         kept = self.best(nodes, floor)
         likeliest: dict[int, int] = {}
         for node in kept:
-            rival = likeliest.get(self.parents[node])
-            if rival is None or self.scores[node] > self.scores[rival]:
-                likeliest[self.parents[node]] = node
+            rival = likeliest.get(parents[node])
+            if rival is None or scores[node] > scores[rival]:
+                likeliest[parents[node]] = node
         main, node = [], -1
         while node in likeliest:
             node = likeliest[node]
             main.append(node)
-        return whole.keep([*main, *sorted(set(kept) - set(main))])
+        order = [*main, *sorted(set(kept) - set(main))]
+        new = {node: place for place, node in enumerate(order)} | {-1: -1}
+        return DraftTree(
+            tuple([self.tokens[node] for node in order]),
+            tuple([new[parents[node]] for node in order]),
+            tuple([scores[node] for node in order]),
+            None,
+            len(self.masses),
+            tuple(self.masses),
+        )
 
 
 Children = Sequence[tuple[int, float, bool]]

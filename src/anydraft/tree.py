@@ -99,19 +99,13 @@ class DraftTree:
 
     def keep(self, nodes: Iterable[int]) -> DraftTree:
         """The subtree of the given nodes (parents first, closed under ancestors)."""
-        new: dict[int, int] = {-1: -1}
-        tokens: list[int] = []
-        parents: list[int] = []
-        scores: list[float] = []
-        for node in nodes:
-            new[node] = len(tokens)
-            tokens.append(self.tokens[node])
-            parents.append(new[self.parents[node]])
-            if self.scores is not None:
-                scores.append(self.scores[node])
+        kept = list(nodes)
+        new = {node: place for place, node in enumerate(kept)} | {-1: -1}
+        tokens = tuple([self.tokens[node] for node in kept])
+        parents = tuple([new[self.parents[node]] for node in kept])
+        scores = None if self.scores is None else tuple([self.scores[node] for node in kept])
         probs = None if self.probs is None else {new[n]: q for n, q in self.probs.items() if n in new}
-        kept_scores = None if self.scores is None else tuple(scores)
-        return DraftTree(tuple(tokens), tuple(parents), kept_scores, probs, self.levels, self.masses)
+        return DraftTree(tokens, parents, scores, probs, self.levels, self.masses)
 
     @classmethod
     def chain(cls, tokens: Sequence[int], *, levels: int = 0) -> DraftTree:

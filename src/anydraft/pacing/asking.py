@@ -55,6 +55,7 @@ class Asking:
     Attributes:
         asked: the calls so far.
         drafts, chances: per row the draft that promises most, and the probabilities of its nodes.
+        costly: whether a drafter was asked that is not free.
         probing: whether drafts are verified to find out; ledger: where what that loses is entered.
         speed: tokens of a row that a plain pass is worth.
     """
@@ -64,14 +65,9 @@ class Asking:
         self.asked: list[Asked] = []
         self.drafts = [NO_DRAFT] * len(rows)
         self.chances: list[list[float]] = [[] for _ in rows]
-        self.probing = False
+        self.probing = self.costly = False
         self.ledger = known.exploring
         self.speed = 1.0
-
-    @property
-    def costly(self) -> bool:
-        """Whether a drafter was asked that is not free."""
-        return any(asked.costly for asked in self.asked)
 
     def ask_free(self, which: int, bounds: Bounds) -> None:
         """Ask a free drafter about all rows; its time is that of asking and of weighing what it says."""
@@ -103,6 +99,7 @@ class Asking:
         if which in crew.working:  # how long it took to break says nothing
             drafter.called(count, levels, seconds, warm=warm)
             self.known.price(drafter, len(self.rows))
+        self.costly = self.costly or not drafter.free
         allowed = [min(bound.depth, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
         self.asked.append(
             Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, not drafter.free, warm)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from anydraft.pacing.belief import Belief
 from anydraft.pacing.draft_times import DraftTimes
@@ -92,8 +93,7 @@ class Record:
             self.errors[i] = FADING_ERRORS * self.errors[i] + (error * error if ended or error > 0 else 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """A draft: tokens accepted, levels drafted, and the width of the pass that verifies it."""
 
     gain: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from anydraft.pacing.experience import GAINS_IN_HAND, Expected, Experience, Form, Record, kind
 from anydraft.pacing.ledger import Ledger
@@ -73,6 +73,7 @@ class Knowledge:
         self.now = 0.0
         self._serving: dict[float, Serving] = {}
         self._rows: WeakKeyDictionary[Row, State] = WeakKeyDictionary()
+        self._latest: tuple[ref[Row] | None, State] = (None, State())
 
     def seconds(self, rows: int, width: int) -> float:
         """Expected seconds of a pass; 1 before anything was seen."""
@@ -85,10 +86,14 @@ class Knowledge:
 
     def state(self, row: Row) -> State:
         """What is known of a row."""
-        state = self._rows.get(row)
-        if state is None:
-            state = self._rows[row] = State()
-        return state
+        latest, state = self._latest
+        if latest is not None and latest() is row:
+            return state
+        found = self._rows.get(row)
+        if found is None:
+            found = self._rows[row] = State()
+        self._latest = (ref(row), found)
+        return found
 
     def form(self, row: Row, name: str) -> Form:
         """A row's form with a drafter."""

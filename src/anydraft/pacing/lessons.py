@@ -76,8 +76,11 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
 
     A draft that was not verified is held against the tokens that were committed all the same.
     """
-    count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
     free = [asked for asked in step.asked if not asked.costly]
+    if not free:
+        known.serving(outcome.rows[0]).add(0.0, 0.0, passed)
+        return
+    count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
     served = tokens = 0
     for asked in free:
         mine: list[int] = []
@@ -145,9 +148,10 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
     if mine and row.finish_reason != "stop":  # of a draft in which the row stopped only a part was looked at
         record.belief.observe(draft.tree, accepted, form.frailty_nodes)
-        path, hazards = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens), record.reach.hazards()
+        path = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens)
+        hazards = record.reach.hazards().along(path)
         record.reach.foretold(path, hazards, form.frailty.factor)
-        form.frailty.observe(hazards.along(path), ended=path.ended)
+        form.frailty.observe(hazards.together, ended=path.ended)
         record.reach.observe(path, hazards)
         record.sides.observe(draft.tree, accepted)
 

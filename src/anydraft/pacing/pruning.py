@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from anydraft.pacing.times import EDGES
 
@@ -22,19 +22,22 @@ def worth(
     Returns:
         the width, the tokens expected of it beyond one per row, and its value beyond one token per row.
     """
-    sums = [list(accumulate(sorted(filter(None, row), reverse=True))) for row in chances]
-    longest = 1 + max(map(len, sums), default=0)
+    descending = [sorted(filter(None, row), reverse=True) for row in chances]
+    columns = descending[0] if len(descending) == 1 else map(sum, zip_longest(*descending, fillvalue=0.0))
+    sums = [0.0, *accumulate(columns)]  # by width - 1
+    longest = len(sums)
     least = min(least, longest)
-    best = (1, 0.0, float("-inf"))
+    best, most = (1, 0.0), float("-inf")
     for place, ratio in zip(EDGES, ratios, strict=True):
         width = min(place, longest)
         if width >= least:
-            tokens = sum(row[min(width - 1, len(row)) - 1] for row in sums if row) if width > 1 else 0.0
-            if tokens - rate * ratio > best[2]:
-                best = width, tokens, tokens - rate * ratio
+            tokens = sums[width - 1]
+            value = tokens - rate * ratio
+            if value > most:
+                best, most = (width, tokens), value
         if place >= longest:
             break
-    return best
+    return *best, most
 
 
 def kept(chances: Sequence[float], width: int) -> list[int]:
@@ -42,5 +45,5 @@ def kept(chances: Sequence[float], width: int) -> list[int]:
 
     A node's chance is below its parent's, so that the likeliest nodes hold their ancestors.
     """
-    order = sorted(range(len(chances)), key=lambda node: (-chances[node], node))
+    order = sorted(range(len(chances)), key=chances.__getitem__, reverse=True)  # of equal ones the elder comes first
     return sorted(order[: width - 1])

@@ -16,6 +16,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
+from typing import NamedTuple
 
 from anydraft.pacing.frailty import survived
 from anydraft.tree import DraftTree
@@ -52,6 +54,18 @@ def _place(level: int) -> int:
     return _PLACE[level] if level < len(_PLACE) else _RANGES - 1
 
 
+class Along(NamedTuple):
+    """Hazards of the levels of a path, in two parts: for what is stated, and for depth."""
+
+    stated: list[float]
+    depth: list[float]
+
+    @property
+    def together(self) -> list[float]:
+        """By level."""
+        return [*map(add, self.stated, self.depth)]
+
+
 @dataclass(frozen=True, slots=True)
 class Hazards:
     """How paths end.
@@ -86,14 +100,11 @@ class Hazards:
             found.append(NONE if nats < 0 else max(math.exp(-min(nats, 50.0)), LEAST))
         return tuple(found)
 
-    def of(self, drops: Sequence[float], level: int, frailty: float = 1.0, of_stated: float = 1.0) -> float:
-        """Hazard of a level at which the mass falls by so much; `drops` are of the levels for which it is stated."""
-        drop = drops[level] if level < len(drops) else self.drop
-        return of_stated * self.stated * drop + frailty * self.depth[_place(level)]
-
-    def along(self, path: Path, frailty: float = 1.0, of_stated: float = 1.0) -> list[float]:
+    def along(self, path: Path) -> Along:
         """Hazards of the levels of a path, and of the one at which it ended."""
-        return [self.of(path.drops, level, frailty, of_stated) for level in range(path.survived + path.ended)]
+        levels = range(path.survived + path.ended)
+        drops = [*path.drops, *[self.drop] * (len(levels) - len(path.drops))]
+        return Along([self.stated * drops[level] for level in levels], [self.depth[_place(level)] for level in levels])
 
 
 GUESSED = Hazards()
@@ -154,13 +165,14 @@ class Reach:
         """
         return factor, factor if self._surprise[1] < self._surprise[0] else 1.0
 
-    def foretold(self, path: Path, hazards: Hazards, factor: float) -> None:
+    def foretold(self, path: Path, hazards: Along, factor: float) -> None:
         """Hold what a row's factor said of a draft, with and without what is stated, against what came of it."""
+        stated, depth = sum(hazards.stated), sum(hazards.depth)
         for i, of_stated in enumerate((1.0, factor)):
-            ends = hazards.along(path, factor, of_stated)
-            surprise = sum(ends[: path.survived])
+            surprise = of_stated * stated + factor * depth
             if path.ended:
-                surprise -= math.log(max(-math.expm1(-ends[-1]), LEAST))
+                last = of_stated * hazards.stated[-1] + factor * hazards.depth[-1]
+                surprise -= last + math.log(max(-math.expm1(-last), LEAST))
             self._surprise[i] = FADING_SURPRISE * self._surprise[i] + surprise
 
     def hazards(self) -> Hazards:
@@ -178,21 +190,25 @@ class Reach:
         drop = (self._nats + LEVELS * GUESSED_DROP) / (self._seen + LEVELS)
         return Hazards(stated, tuple(depth), drop, self._tokens / self._drafted)
 
-    def observe(self, path: Path, hazards: Hazards) -> None:
+    def observe(self, path: Path, hazards: Along) -> None:
         """Learn from one draft; what was believed before says to which part of a hazard an end is laid."""
+        drop = self.hazards().drop
         self._hazards = None
-        self._nats, self._stated, self._seen = (self.fading * x for x in (self._nats, self._stated, self._seen))
-        self._levels = [self.fading * levels for levels in self._levels]
-        self._ends = [self.fading * ends for ends in self._ends]
+        fading = self.fading
+        self._nats *= fading
+        self._stated *= fading
+        self._seen *= fading
+        self._levels = [fading * levels for levels in self._levels]
+        self._ends = [fading * ends for ends in self._ends]
         if path.levels:
-            self._drafted = self.fading * self._drafted + path.levels
-            self._tokens = self.fading * self._tokens + path.depth
+            self._drafted = fading * self._drafted + path.levels
+            self._tokens = fading * self._tokens + path.depth
         for level in range(path.survived):
-            self._survive(level, path.drops, hazards.drop, 1.0)
+            self._survive(level, path.drops, drop, 1.0)
         if path.ended:
-            level = path.survived
-            hazard, own = hazards.of(path.drops, level), hazards.depth[_place(level)]
-            self._survive(level, path.drops, hazards.drop, survived(hazard))
+            level, own = path.survived, hazards.depth[-1]
+            hazard = hazards.stated[-1] + own
+            self._survive(level, path.drops, drop, survived(hazard))
             self._stated += 1 - own / hazard
             self._ends[_place(level)] += own / hazard
 
