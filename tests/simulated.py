@@ -66,7 +66,7 @@ class World:
     seconds: float = 0.0
     passes: int = 0
     tokens: int = 0
-    target: Any = field(default_factory=lambda: SimpleNamespace(fixed_width=None))
+    target: Any = field(default_factory=lambda: SimpleNamespace(fixed_width=None, padded_width=int))
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from anydraft.pacing.belief import PRIOR, SURE, UNSCORED, Belief
+from anydraft.pacing.belief import MEMORY, PRIOR, SURE, UNSCORED, Belief
 from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import Form, Record
 from anydraft.pacing.frailty import Frailty
@@ -55,12 +55,15 @@ def levels(masses: list[float]) -> DraftTree:
     return DraftTree((1,) * count, tuple(range(-1, count - 1)), levels=count, masses=tuple(masses))
 
 
-def saw(reach: Reach, tree: DraftTree, depth: int, accepted: int, frailty: Frailty | None = None) -> None:
+def saw(
+    reach: Reach, tree: DraftTree, depth: int, accepted: int, frailty: Frailty | None = None, wanted: int | None = None
+) -> None:
     """One verified draft."""
-    path, hazards = Path.of(tree, depth, accepted), reach.hazards()
+    path = Path.of(tree, depth, accepted, wanted)
+    hazards = reach.hazards().along(path)
     reach.observe(path, hazards)
     if frailty is not None:
-        frailty.observe(hazards.along(path), ended=path.ended)
+        frailty.observe(hazards.together, ended=path.ended)
 
 
 @pytest.mark.parametrize("depth", [0.02, 0.3])
@@ -119,8 +122,8 @@ def test_a_rows_factor_is_on_what_is_stated_only_where_that_foretells(doubts_hol
             ended = rng.random() < 1 - math.exp(-(drop if doubts_hold else 0.3 * drop) - 0.01)
             accepted += not ended
         path = Path.of(levels(masses if ended else masses[:8]), 9, accepted)
-        reach.foretold(path, hazards, frailty.factor)
-        frailty.observe(hazards.along(path), ended=path.ended)
+        reach.foretold(path, hazards.along(path), frailty.factor)
+        frailty.observe(hazards.along(path).together, ended=path.ended)
     assert frailty.factor < 0.8
     assert reach.frailties(0.5) == ((0.5, 1.0) if doubts_hold else (0.5, 0.5))
     unlike = [hazards.least_masses(0.4, 8, 0.5, of_stated)[3] for of_stated in (0.5, 1.0)]
@@ -153,9 +156,9 @@ def test_tokens_of_a_level() -> None:
     shorter, ending, uncounted = Reach(), Reach(), Reach()
     for _ in range(100):
         tree = DraftTree((1,) * 4, (-1, 0, 1, 2), levels=8, masses=(1.0, 1.0, 0.9))
-        shorter.observe(Path.of(tree, 4, 2, 90), GUESSED)
-        ending.observe(Path.of(tree, 4, 2, 4), GUESSED)
-        uncounted.observe(Path.of(DraftTree((1,) * 4, (-1, 0, 1, 2)), 4, 2, 90), GUESSED)
+        saw(shorter, tree, 4, 2, wanted=90)
+        saw(ending, tree, 4, 2, wanted=4)
+        saw(uncounted, DraftTree((1,) * 4, (-1, 0, 1, 2)), 4, 2, wanted=90)
     assert shorter.hazards().tokens == pytest.approx(0.5, abs=0.05)
     assert ending.hazards().tokens == uncounted.hazards().tokens == 1
     assert Hazards(tokens=0.5).least_masses(0.5, 3) == (NONE,) * 3 != Hazards().least_masses(0.5, 3)
@@ -189,7 +192,7 @@ def test_a_draft_that_was_not_verified_is_judged_in_hindsight() -> None:
     wrong = Belief()
     for _ in range(50):
         wrong.observe(chain, [0], depth=2)
-    assert wrong.probabilities(chain)[1] < 0.1
+    assert wrong.probabilities(chain)[1] < 0.15
 
 
 def test_what_a_second_is_worth_with_a_free_drafter() -> None:
@@ -243,7 +246,7 @@ def test_probabilities_are_those_of_the_definition() -> None:
     def share(of: list[bool], prior: float) -> float:
         trials = hits = 0.0
         for hit in of:
-            trials, hits = trials * (1 - 1 / 80) + 1, hits * (1 - 1 / 80) + hit
+            trials, hits = trials * (1 - 1 / MEMORY) + 1, hits * (1 - 1 / MEMORY) + hit
         return (hits + PRIOR * prior) / (trials + PRIOR) if of else prior
 
     for stated in (0.15, 0.5, 0.9):

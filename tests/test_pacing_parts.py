@@ -105,6 +105,67 @@ def test_a_width_whose_first_passes_were_slow_is_looked_at_again() -> None:
     assert (times.seconds(1, 4) or 0) / (times.seconds(1, 1) or 1) == pytest.approx(1.29, rel=0.02)
 
 
+def test_widths_that_are_padded_to_the_same_are_one() -> None:
+    """A pass over nine nodes tells of one over sixteen, and so nothing between eight and sixteen seems cheaper."""
+    times, free = PassTimes(), PassTimes()
+    times.pad(lambda width: next(edge for edge in (1, 2, 4, 8, 16, 32, 1024) if edge >= width))
+    for seen in (times, free):
+        for _ in range(40):
+            seen.observe(1, 1, 1.0)
+            seen.observe(1, 8, 1.2)
+            seen.observe(1, 9, 1.5)
+    by_edge = dict(zip(EDGES, times.table(1)[1], strict=True))
+    assert by_edge[12] == by_edge[16] == pytest.approx(1.5, rel=0.02)
+    assert by_edge[6] == by_edge[8] == pytest.approx(1.2, rel=0.02)
+    assert times.seconds(1, 10) == times.seconds(1, 16)
+    assert times.seen(1) == [1, 8, 16]
+    assert free.seen(1) == [1, 8, 12]
+    assert (free.seconds(1, 16) or 0) > (free.seconds(1, 12) or 0)
+    # So a pass is filled: eleven nodes would cost as much as fifteen.
+    likely = [0.5 * 0.9**node for node in range(15)]
+    assert worth([likely], 1.0, times.table(1)[1])[0] == 16
+
+
+@pytest.mark.parametrize("width", [4, 16])
+def test_a_width_that_was_seen_on_a_busy_machine_is_looked_at_again(width: int) -> None:
+    """As the widest one, and between others; and when it is as slow as it was, it is believed for long."""
+    times = PassTimes()
+    widths = [1, 8] if width == 16 else [1, 2, 8]
+
+    def others(count: int) -> None:
+        for _ in range(count):
+            for other in widths:
+                times.observe(1, other, 1.0 + 0.02 * other)
+
+    def ratio() -> float:
+        return (times.seconds(1, width) or 0) / (times.seconds(1, 1) or 1)
+
+    others(20)
+    for _ in range(12):
+        times.observe(1, width, 2.0)
+    assert ratio() > 1.9
+    others(400)
+    assert ratio() < 1.5
+    for _ in range(2):
+        times.observe(1, width, 1.0 + 0.02 * width)
+    assert ratio() == pytest.approx(1.0 + 0.02 * width, rel=0.2)
+    for _ in range(30):
+        times.observe(1, width, 2.0)
+    others(400)
+    times.observe(1, width, 2.0)
+    others(8)
+    assert ratio() > 1.6
+
+
+def test_a_width_where_every_pass_but_a_plain_one_is_dear_is_believed_at_once() -> None:
+    times = PassTimes()
+    for _ in range(20):
+        times.observe(1, 1, 1.0)
+    for _ in range(2):
+        times.observe(1, 8, 3.0)
+    assert (times.seconds(1, 8) or 0) == pytest.approx(3.0, rel=0.05)
+
+
 def test_what_a_width_took_at_first_does_not_make_everything_seem_faster_later() -> None:
     times = PassTimes()
     for _ in range(40):
@@ -383,6 +444,42 @@ def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_
     assert not may_pay(known, now, drafter, Expected(0.0, 2.0, 3.0), record, 2)  # never right: no matter of luck
 
 
+def test_passes_of_a_mean_width_take_what_lies_between() -> None:
+    now = Now([], 1.0, [1.0, 1.1, 1.2, 1.2, 1.4, 1.4, 1.6, 1.6, 3.0, *[9.0] * 8], 1.0)
+    assert [now.passes(width) for width in (1.0, 1.5, 8.0, 7.0, 10.0, 20.0)] == pytest.approx(
+        [1.0, 1.05, 1.4, 1.4, 1.5, 2.3]
+    )
+    assert now.passes(1000.0) == 9.0
+    assert now.node(16.0) == pytest.approx((9.0 - 1.4) / 24)
+    assert now.node(2.0) == now.node(8.0) == pytest.approx((1.6 - 1.2) / 12)  # not the step from one to two
+
+
+def test_a_level_is_worth_the_time_of_verifying_its_nodes_too() -> None:
+    """Wider passes that are dear make for shorter drafts, the more nodes a level has."""
+    least = {}
+    for slope in (0.0, 0.05):
+        for nodes in (4.0, 20.0):
+            known, row = Knowledge(0.01, 20), row_of(0, 400)
+            for _ in range(30):
+                for width in (1, 8, 16, 32):
+                    known.times.observe(1, width, 1.0 + slope * (width - 1))
+            drafter = known.drafters["writer"] = Experience()
+            for levels in (3, 5, 4, 3, 5, 4):
+                drafter.times.observe(1, levels, 0.1 * levels)
+            drafter.record(row).runs.add(8.0, 16.0, 4 * nodes, ended=True)
+            now = Now.of(known, [row])._replace(worth=1.0)
+            least[slope, nodes] = wanted(known, now, "writer", row, 1, LIMITS, probing=False).min_masses[1]
+    assert least[0.05, 20.0] > 1.1 * least[0.0, 20.0]
+    assert least[0.05, 4.0] < least[0.05, 20.0]
+
+
+def test_a_draft_has_at_most_twice_the_nodes_that_are_expected() -> None:
+    for rows in (1, 2, 4, 8):
+        for width in (1.0, 3.4, 3.6, 7.5, 9.9, 15.4, 15.5, 15.6, 40.0):
+            most = LIMITS.bounds(rows, 5, (0.1,)).nodes
+            assert LIMITS.bounds(rows, 5, (0.1,), width=width).nodes == min(most, max(7, 2 * round(width)))
+
+
 def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:
     known, row = Knowledge(0.01, 20), row_of(0, 400)
     drafter = known.drafters["writer"] = Experience()
@@ -422,7 +519,7 @@ def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> No
     short = DraftTimes()
     for _ in range(10):
         short.observe(1, 2, 0.3)
-    assert short.seconds(12, 1) == pytest.approx(1.8)  # of short ones, either
+    assert short.seconds(12, 1) == pytest.approx(1.3)
     for _ in range(40):
         times.observe(1, 6, 0.7)
         times.observe(1, 3, 0.4)
@@ -430,7 +527,7 @@ def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> No
     for _ in range(80):
         times.observe(1, 2, 0.2)
         times.observe(1, 8, 0.8)
-    assert times.seconds(12, 1) == pytest.approx(1.2, rel=0.01)
+    assert times.seconds(12, 1) == pytest.approx(1.2, rel=0.03)
 
 
 def test_a_trial_waits_the_longer_the_more_it_lost() -> None:

@@ -135,7 +135,7 @@ class LanguageModel:
         for start in range(0, max(len(tokens) for tokens in prompts), PREFILL_CHUNK):
             chunks = [tokens[start : start + PREFILL_CHUNK] for tokens in prompts]
             nodes = [chain(chunk) for chunk in chunks]
-            width = self._width(max(len(chunk) for chunk in chunks))
+            width = self.padded_width(max(len(chunk) for chunk in chunks))
             states = self._pass(cache, nodes, rows=rows, keep=1, width=width, hidden=hidden is not None).hidden
             for i, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
                 cache.advance(row, len(chunk))
@@ -160,11 +160,11 @@ class LanguageModel:
                 raise ValueError(f"a pass of {width} nodes does not fit the fixed width {self.fixed_width}")
             width = self.fixed_width
         else:
-            width = self._width(width)
+            width = self.padded_width(width)
         return self._pass(cache, nodes, rows=range(cache.num_rows), keep=None, width=width, hidden=hidden)
 
-    def _width(self, width: int) -> int:
-        """The width that a pass is padded to."""
+    def padded_width(self, width: int) -> int:
+        """The width that a pass over so many nodes per row is padded to, where its width is not fixed."""
         if not self._padded:
             return width
         return next((edge for edge in WIDTHS if edge >= width), -(-width // SPAN_STEP) * SPAN_STEP)

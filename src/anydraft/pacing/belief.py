@@ -23,13 +23,14 @@ DEPTHS = (1, 2, 4, 8)
 UNSCORED = 0.5
 """The confidence of a drafter that states none."""
 
-PRIOR = 4.0
-MEMORY = 80.0
+PRIOR = 16.0
+MEMORY = 160.0
 """Observations after which older ones fade."""
 
 LEAST, SURE = 1e-6, 0.995
 """Chances of siblings together that are believed."""
 
+_KEEP = 1 - 1 / MEMORY
 _ROWS, _DEEP = len(DEPTHS) + 1, DEPTHS[-1]
 _ROW = tuple(bisect_right(DEPTHS, depth) for depth in range(_DEEP + 1))
 """By depth the row of cells; deeper ones have the last."""
@@ -44,9 +45,8 @@ class Share:
 
     def add(self, hit: float) -> None:
         """Count one more."""
-        keep = 1 - 1 / MEMORY
-        self.trials = self.trials * keep + 1
-        self.hits = self.hits * keep + hit
+        self.trials = self.trials * _KEEP + 1
+        self.hits = self.hits * _KEEP + hit
 
     def on(self, line: tuple[float, float]) -> tuple[float, float]:
         """The share of hits with a prior, which is a line and stays one."""
@@ -76,15 +76,21 @@ class Belief:
         chances = [0.0] * count
         paths, together = [0.0] * count + [1.0], [0.0] * (count + 1)  # the last place, also [-1], is the root's
         sums = None if scores is None else [*scores, 0.0]
+        exp = math.exp
         for node, parent in enumerate(parents):
-            if paths[parent] <= least:
+            path = paths[parent]
+            if path <= least:
                 continue
-            stated = UNSCORED if sums is None else math.exp(min(sums[node] - sums[parent], 0.0))
+            if sums is None:
+                stated = UNSCORED
+            else:
+                stated = sums[node] - sums[parent]
+                stated = exp(stated) if stated < 0.0 else 1.0
             column = bisect_right(CONFIDENCES, stated)
             depth = depths[node]
             constant, slope = (lines[column] or self._worked_out(column))[_ROW[depth] if depth <= _DEEP else -1]
             chances[node] = chance = constant + slope * stated
-            paths[node] = paths[parent] * chance
+            paths[node] = path * chance
             together[parent] += chance
         shares = [min(total, SURE) ** frailty / total if total else 0.0 for total in together]
         paths[-1] = 1.0
@@ -104,7 +110,7 @@ class Belief:
             depth: down to which it is known what the target chose; by default all of it.
         """
         kept = {-1, *accepted}
-        parents, depths = tree.parents, tree.depths
+        parents, depths, lines = tree.parents, tree.depths, self._lines
         together: dict[int, float] = {}  # of children, by parents along the path
         touched: set[int] = set()
         sums = None if tree.scores is None else [*tree.scores, 0.0]
@@ -112,9 +118,9 @@ class Belief:
             if parent not in kept or (depth is not None and depths[node] > depth):
                 continue
             stated = UNSCORED if sums is None else math.exp(min(sums[node] - sums[parent], 0.0))
-            column = bisect_right(CONFIDENCES, stated)
-            row = _ROW[depths[node]] if depths[node] <= _DEEP else -1
-            constant, slope = (self._lines[column] or self._worked_out(column))[row]
+            column, level = bisect_right(CONFIDENCES, stated), depths[node]
+            row = _ROW[level] if level <= _DEEP else -1
+            constant, slope = (lines[column] or self._worked_out(column))[row]
             together[parent] = together.get(parent, 0.0) + constant + slope * stated
             hit = node in kept
             self._cells[column][row].add(hit)

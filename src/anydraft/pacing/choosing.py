@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from anydraft.crew import Crew
 from anydraft.growth import SIDE, Bounds
@@ -30,8 +31,15 @@ DARING, BOLD = 0.7, 0.35
 """Share of the least mass of a level at which a draft that is made to find out still goes on; and the most that it asks
 for, whatever was learned of levels, or a drafter that was wrong at first would never show how far it is right."""
 
+FEWEST = 7
+"""Nodes that a draft may have, whatever else bounds them."""
+
 SHORTEST = 3
 """Levels of a draft that is made to find out, whatever is stated: of one level nothing is learned of the next."""
+
+NARROW = 8.0
+"""Width about which the time of one more node is looked for at least: that two may take much longer than one says
+nothing of a third."""
 
 DEEPER = 2
 """Times the levels of the deepest draft so far that a next one may have: nobody knows what deeper ones take."""
@@ -59,15 +67,22 @@ class Limits:
         """Levels worth drafting for a gain that is expected: room for twice as many, and some more."""
         return min(self.depth, math.ceil(2 * gain) + 4)
 
-    def bounds(self, rows: int, depth: int, min_masses: tuple[float, ...], side: float = SIDE) -> Bounds:
-        """Bounds of a draft for one of so many rows."""
-        width = max(1, self.width // (1 + rows // 3))
-        nodes = max(7, self.nodes * 2 // (rows + 1))
-        return Bounds(depth, width, nodes, min_masses, self.min_node, self.branch, side=side)
+    def bounds(
+        self, rows: int, depth: int, min_masses: tuple[float, ...], side: float = SIDE, width: float = math.inf
+    ) -> Bounds:
+        """Bounds of a draft for one of so many rows.
+
+        Args:
+            width: of the pass that is expected to verify it, of which the draft has twice as many nodes at most.
+        """
+        nodes = max(FEWEST, self.nodes * 2 // (rows + 1))
+        if nodes > 2 * width:
+            nodes = max(FEWEST, 2 * round(width))
+        expanded = max(1, self.width // (1 + rows // 3))
+        return Bounds(depth, expanded, nodes, min_masses, self.min_node, self.branch, side=side)
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(NamedTuple):
     """The step at hand: its rows, and what time is worth.
 
     Attributes:
@@ -88,12 +103,20 @@ class Now:
         return cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed)
 
     def passes(self, width: float) -> float:
-        """Time of a pass in plain ones."""
-        return self.ratios[min(bisect_left(EDGES, width), len(EDGES) - 1)]
+        """Time of passes in plain ones, which are so wide on average."""
+        above = bisect_left(EDGES, width)
+        if above == 0 or above == len(EDGES):
+            return self.ratios[min(above, len(EDGES) - 1)]
+        share = (width - EDGES[above - 1]) / (EDGES[above] - EDGES[above - 1])
+        return self.ratios[above - 1] * (1 - share) + self.ratios[above] * share
+
+    def node(self, width: float) -> float:
+        """Time of one more node in a pass of about that width, in plain ones."""
+        width = max(width, NARROW)
+        return max(0.0, self.passes(2 * width) - self.passes(width / 2)) / (1.5 * width)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A costly drafter, the rows it is asked for (places), and what is expected: tokens of all rows, plain passes.
 
     `ledger`: where a draft that is made to find out is entered.
@@ -177,8 +200,7 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
     if drafter is None or step is None:
         return limits.bounds(rows, FIRST, (0.1,))
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
-    # A further level is worth its time if it brings a token often enough.
-    hits = now.worth * step / rows
+    hits = now.worth * step / rows  # a further level is worth its time if it brings a token so often
     hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor)
     if probing and hits * rows < len(now.rows):  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
@@ -186,5 +208,7 @@ def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: L
         least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
-    bounds = limits.bounds(rows, depth, hazards.least_masses(hits, depth, *frailties), record.sides.share)
-    return replace(bounds, nodes=min(bounds.nodes, max(7, 2 * round(draft.width))))
+    verifying = now.node(draft.width) * (draft.width - 1) / max(draft.levels, 1.0)
+    hits += now.worth * verifying / rows  # and its nodes take their time, or the place of others
+    least = hazards.least_masses(hits, depth, *frailties)
+    return limits.bounds(rows, depth, least, record.sides.share, draft.width)

@@ -6,13 +6,15 @@ What is done for the first time may take several times as long (tables, kernels)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import repeat
 
 FEW, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
 
-FIXED, LONG = 1.0, 4
-"""The fixed part of a draft in levels, as long as all drafts had about as many levels, and at least so many, and
-nothing else is known: without any, long drafts would seem dearer than they are, and nobody would try one."""
+FIXED, SPREAD = 1.0, 0.25
+"""The fixed part of a draft in levels as long as nothing else is known, for levels of drafts varied no more (variance):
+without any, long drafts would seem dearer than they are, and nobody would try one."""
 
 SLOW = 1.5
 """Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is left
@@ -22,13 +24,15 @@ out."""
 class DraftTimes:
     """Seconds of a draft of one drafter, as a fixed part and one per level, for the number of rows at hand.
 
-    A decayed regression; times that stray far from it count as if they strayed less.
+    How many levels the fixed part is worth is a matter of the drafter and learned from many drafts, by regression. How
+    long a level takes at present, from few. Times that stray far count as if they strayed less.
     """
 
-    DECAY = 0.93
+    DECAY, DECAY_FIXED = 0.93, 0.99
 
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
+        self._recent: dict[int, list[float]] = {}  # weight, levels, seconds
         self._lines: dict[int, tuple[float, float]] = {}  # what follows from the sums, where it was asked for
         self._start: float | None = None
         self.starts = self.deepest = 0
@@ -38,17 +42,20 @@ class DraftTimes:
         self.deepest = max(self.deepest, levels)
         expected = self.seconds(levels, rows) if rows in self._sums else None
         if expected is not None and self._sums[rows][0] < FEW and seconds < UNLIKELY * expected:
-            del self._sums[rows]  # those before had tables to build
+            del self._sums[rows], self._recent[rows]  # those before had tables to build
         elif expected is not None:
             seconds = min(seconds, SLOW * expected)
-        sums = self._sums.setdefault(rows, [0.0] * 5)
-        for i, value in enumerate((1.0, levels, levels * levels, seconds, levels * seconds)):
-            sums[i] = sums[i] * self.DECAY + value
+        if rows not in self._sums:
+            self._sums[rows], self._recent[rows] = [0.0] * 5, [0.0] * 3
+        sums, recent = self._sums[rows], self._recent[rows]
+        sums[:] = map(_faded, repeat(self.DECAY_FIXED), sums, (1.0, levels, levels * levels, seconds, levels * seconds))
+        recent[:] = map(_faded, repeat(self.DECAY), recent, (1.0, levels, seconds))
         self._lines.clear()
 
     def forget(self) -> None:
         """Forget all drafts."""
         self._sums.clear()
+        self._recent.clear()
         self._lines.clear()
 
     def observe_start(self, seconds: float, tokens: int) -> None:
@@ -85,15 +92,26 @@ class DraftTimes:
     def _fitted(self, rows: int) -> tuple[float, float]:
         count = rows if rows in self._sums else min(self._sums, key=lambda count: abs(math.log(count / rows)))
         # How it grows with rows nobody knows: more than nothing, less than in proportion.
-        sums, grown = self._sums[count], math.sqrt(max(1.0, rows / count))
+        grown = math.sqrt(max(1.0, rows / count))
+        fixed = self._fixed(self._sums[count])
+        weight, levels, seconds = self._recent[count]
+        step = grown * seconds / (levels + fixed * weight)
+        return fixed * step, step
+
+    @staticmethod
+    def _fixed(sums: Sequence[float]) -> float:
+        """The fixed part of a draft in levels."""
         weight, levels, squares, seconds, products = sums
-        mean = seconds / max(levels, 1e-9)
+        if weight < FEW / 2:
+            return 0.0
         spread = squares / weight - (levels / weight) ** 2
-        if weight < FEW / 2 or (spread < 0.25 and levels < LONG * weight):
-            return 0.0, mean * grown
-        if spread < 0.25:
-            step = seconds / (levels + FIXED * weight)
-            return FIXED * step * grown, step * grown
+        if spread < SPREAD or seconds <= 0:
+            return FIXED
+        mean = seconds / levels
         slope = (products / weight - levels * seconds / weight**2) / spread
         slope = min(max(slope, 0.25 * mean), mean)
-        return max(0.0, (seconds - slope * levels) / weight) * grown, slope * grown
+        return (seconds / slope - levels) / weight
+
+
+def _faded(decay: float, before: float, value: float) -> float:
+    return decay * before + value

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from anydraft.crew import Crew
 from anydraft.pacing.asking import Asking
@@ -66,6 +65,7 @@ class Measured:
         count, known = len(rows), self.known
         if self._rows != count or not rows[0].tokens:
             self._rows, self._wait, self._step = count, 0, None
+        known.times.pad(crew.target.padded_width)
         awake = self._awake(crew)
         waits = self._wait > 0
         self._wait -= waits
@@ -87,7 +87,7 @@ class Measured:
         choice = None
         if not waits:
             choice, value = best(known, now, crew, free, width)
-            now = replace(now, worth=value)
+            now = now._replace(worth=value)
             if choice is None:
                 choice, self._wait = due(known, now, crew, free)
                 if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:

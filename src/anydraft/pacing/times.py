@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -27,12 +28,15 @@ REFRESH = 128
 FIRST_PLAIN, SURE = 3, 16
 """Passes of one node that are made first; and up to which their time is still found out rather than changing."""
 
-STRAY = 0.3
-"""Most that one measurement counts, as a logarithm."""
+STRAY, SAME = 0.3, 0.05
+"""Most that one measurement counts, as a logarithm; and how far one may be from another that says the same."""
 
+SELDOM, OFTEN = 8.0, 32.0
+"""Passes of a width up to which a shorter time that its neighbours tell of is believed rather than its own; and how
+many are counted at most."""
 
-SELDOM = 8
-"""Passes of a width up to which a shorter time between its neighbours is believed rather than its own."""
+FORGETTING = 0.995
+"""What a pass of a width counts after one of another width: nobody would look again at one that was slow by chance."""
 
 TABLED = 8
 """Passes of a width after which the table of all widths is made anew."""
@@ -45,22 +49,28 @@ def edge(width: int) -> int:
 
 @dataclass
 class _Ratio:
-    """Logarithm of a width's time over that of one node, and how often it was seen."""
+    """Logarithm of a width's time over that of one node, how often it was seen, and the last time."""
 
     log: float
-    count: int = 1
+    count: float
+    last: int
+
+    def known(self, made: int) -> float:
+        """How often it was seen, faded since, when so many passes have been made."""
+        return self.count * FORGETTING ** (made - self.last)
 
 
 @dataclass
 class _Passes:
     """Times of passes of one number of rows.
 
-    `unmeasured`: wider passes since the last one of a single node; `table`: for every edge how many times as long as
-    one of one node, when it has been asked for since the last change.
+    `made`: passes of more than one node; `unmeasured`: of them, those since the last one of a single node; `table`: for
+    every edge how many times as long as one of one node, when it has been asked for since the last change.
     """
 
     base: float | None = None
     count: int = 0
+    made: int = 0
     unmeasured: int = 0
     ratios: dict[int, _Ratio] = field(default_factory=dict)
     table: list[float] | None = None
@@ -71,11 +81,20 @@ class PassTimes:
 
     def __init__(self) -> None:
         self._of_rows: dict[int, _Passes] = {}
+        self._padded: Callable[[int], int] | None = None
+        self._standing: Sequence[int] = range(len(EDGES))
+
+    def pad(self, width: Callable[[int], int]) -> None:
+        """Say what passes are padded to, for those that are padded to the same width are the same."""
+        if self._padded != width:
+            self._padded = width
+            self._standing = [_PLACES[edge(width(place))] for place in EDGES]
+            self._forget_tables()
 
     def observe(self, rows: int, width: int, seconds: float) -> None:
         """Learn from one pass."""
-        passes = self._of_rows.setdefault(rows, _Passes())
-        log, place = math.log(max(seconds, 1e-9)), edge(width)
+        passes = self._passes(rows)
+        log, place = math.log(max(seconds, 1e-9)), self._edge(width)
         if place == 1:
             self._move(passes, log)
             return
@@ -86,23 +105,26 @@ class PassTimes:
             return
         ratio = passes.ratios.get(place)
         above = log - passes.base
+        passes.made += 1
         if ratio is None:
             sure = above - self._log_ratio(passes, rows, width) < math.log(1.3)  # else it may be slow as the first
-            passes.ratios[place] = _Ratio(max(0.0, above), count=int(sure))
+            passes.ratios[place] = _Ratio(max(0.0, above), float(sure), passes.made)
             self._forget_tables()
             return
         if ratio.count == 0:
-            ratio.log, ratio.count = max(0.0, min(ratio.log, above)), 1
+            ratio.log, ratio.count, ratio.last = max(0.0, min(ratio.log, above)), 1.0, passes.made
             self._forget_tables()
             return
         own = moved = above - ratio.log
-        if ratio.count < SELDOM:  # nothing moved if this is what its neighbours said
+        known = ratio.known(passes.made)
+        if known < SELDOM:  # nothing moved if this is what its neighbours said
             moved = min(own, above - self._log_ratio(passes, rows, width), key=abs)
-        ratio.count += 1
+        # That it is no faster than it was is no news.
+        ratio.count, ratio.last = min(1 + (known if own < -SAME else ratio.count), OFTEN), passes.made
         passes.unmeasured += 1
         # What is well known is more likely to have moved with everything else than by itself.
-        ratio.log = max(0.0, ratio.log + _clipped(own) * max(1 / ratio.count, 0.03))
-        if ratio.count < TABLED or ratio.count % TABLED == 0:
+        ratio.log = max(0.0, ratio.log + _clipped(own) / ratio.count)
+        if known < SELDOM or passes.made % TABLED == 0:
             self._forget_tables()
         passes.base += _clipped(moved) * 0.12
 
@@ -111,17 +133,27 @@ class PassTimes:
         plain = self._plain(rows)
         if plain is None or width <= 1:
             return plain
-        passes = self._of_rows.get(rows, _Passes())
+        passes = self._passes(rows)
         if passes.table is not None and width in _PLACES:
             return plain * passes.table[_PLACES[width]]
-        return plain * math.exp(self._log_ratio(passes, rows, width))
+        return plain * math.exp(self._log_ratio(passes, rows, self._edge(width)))
 
     def table(self, rows: int) -> tuple[float, list[float]]:
         """Expected seconds of a pass of one node (1 before anything was seen), and by edge how many times that."""
-        passes = self._of_rows.setdefault(rows, _Passes())
+        passes = self._passes(rows)
         if passes.table is None:
-            passes.table = [math.exp(log) for log in self._log_ratios(passes, rows)]
+            ratios = [math.exp(log) for log in self._log_ratios(passes, rows)]
+            passes.table = [ratios[place] for place in self._standing]
         return self._plain(rows) or 1.0, passes.table
+
+    def _edge(self, width: int) -> int:
+        return EDGES[self._standing[bisect_left(EDGES, min(width, EDGES[-1]))]]
+
+    def _passes(self, rows: int) -> _Passes:
+        passes = self._of_rows.get(rows)
+        if passes is None:
+            passes = self._of_rows[rows] = _Passes()
+        return passes
 
     def _forget_tables(self) -> None:
         for passes in list(self._of_rows.values()):
@@ -134,7 +166,7 @@ class PassTimes:
 
     def seen(self, rows: int) -> list[int]:
         """Widths (edges) of which passes were seen."""
-        passes = self._of_rows.get(rows, _Passes())
+        passes = self._passes(rows)
         return [1, *sorted(place for place, ratio in passes.ratios.items() if ratio.count)]
 
     def _move(self, passes: _Passes, log: float) -> None:
@@ -170,16 +202,21 @@ class PassTimes:
 
         Of one that was seen seldom the first passes may have made kernels, and nobody would look again at a width that
         seems dear, or about as dear as a wider one. So it is taken for no dearer than what lies between its neighbours
-        says: the nearest wider one, and the nearest narrower one that is well known.
+        says: the nearest wider one, and the nearest narrower one that is well known. The widest has only the narrower
+        one, which is believed the less the more is known of itself.
         """
-        seen = sorted((place, ratio.log, ratio.count) for place, ratio in passes.ratios.items() if ratio.count)
+        made = passes.made
+        seen = sorted((place, ratio.log, ratio.known(made)) for place, ratio in passes.ratios.items() if ratio.count)
         narrower = [(1, 0.0), *((place, log) for place, log, count in seen if count >= SELDOM)]
         found: list[tuple[int, float]] = []
         for place, log, count in reversed(seen):
             while narrower[-1][0] >= place:
                 narrower.pop()
-            if found and count < SELDOM:
-                log = min(log, _between(place, narrower[-1], found[-1]))
+            if count < SELDOM:
+                if found:
+                    log = min(log, _between(place, narrower[-1], found[-1]))
+                elif len(narrower) > 1:
+                    log += min(0.0, _beyond(place, narrower[-1]) - log) * (1 - count / SELDOM)
             found.append((place, log))
         return found[::-1]
 
@@ -225,11 +262,16 @@ class PassTimes:
                 if edge(math.ceil(width)) == high:
                     return high_log
                 return _between(width, (low, low_log), (high, high_log))
-        last, log = known[-1]
-        ratio = math.exp(log)
-        # At least in proportion to what the widest one costs a node, so that a dear pass is not followed by a dearer.
-        slope = GUESSED_SLOPE if last == 1 else max(GUESSED_SLOPE, 0.25 * (ratio - 1) / (last - 1))
-        return math.log(ratio + slope * (width - last))
+        return _beyond(width, known[-1])
+
+
+def _beyond(width: float, widest: tuple[int, float]) -> float:
+    """What the widest width with its logarithm says of a wider one."""
+    last, log = widest
+    ratio = math.exp(log)
+    # At least in proportion to what the widest one costs a node, so that a dear pass is not followed by a dearer.
+    slope = GUESSED_SLOPE if last == 1 else max(GUESSED_SLOPE, 0.25 * (ratio - 1) / (last - 1))
+    return math.log(ratio + slope * (width - last))
 
 
 def _between(width: float, low: tuple[int, float], high: tuple[int, float]) -> float:
