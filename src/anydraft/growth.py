@@ -187,3 +187,24 @@ def grow(bounds: Bounds, growth: Growth | None = None) -> Generator[list[int], l
         if not frontier or mass < min_mass:
             break
     return growth
+
+
+class Growing:
+    """A tree that `grow` expands, one level at a time.
+
+    Attributes:
+        growth: all candidates so far.
+        frontier: the nodes whose children are wanted next (-1 = root); none when the draft is complete.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.growth = Growth()
+        self._steps = grow(bounds, self.growth)
+        self.frontier: list[int] = next(self._steps, []) if bounds.nodes > 0 else []
+
+    def receive(self, children: list[Children]) -> None:
+        """Go on by one level, from the children of each node of the frontier."""
+        try:
+            self.frontier = self._steps.send(children)
+        except StopIteration:
+            self.frontier = []

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from anydraft.drafters.stepwise import Growing, Pick
+from anydraft.drafters.stepwise import GrowingRow, Pick
 from anydraft.growth import Bounds, Children
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
@@ -100,7 +100,7 @@ def tables(levels: Iterator[BeamLevel], depth: int) -> list[Table]:
     ]
 
 
-class Replay(Growing):
+class Replay(GrowingRow):
     """One row's growth over the tables."""
 
     def __init__(self, bounds: Bounds, enders: frozenset[int]) -> None:
@@ -133,11 +133,11 @@ class Replay(Growing):
 def replayed(levels: Iterator[BeamLevel], bounds: Sequence[Bounds], enders: frozenset[int]) -> list[Replay]:
     """Grow the trees of all rows over the levels of their search."""
     rows = [Replay(bound, enders) for bound in bounds]
-    depth = max((bound.depth for row, bound in zip(rows, bounds, strict=True) if not row.done), default=0)
+    depth = max((bound.depth for row, bound in zip(rows, bounds, strict=True) if row.frontier), default=0)
     for table in tables(levels, depth) if depth else ():
         for i, row in enumerate(rows):
-            if not row.done:
+            if row.frontier:
                 row.replay(i, table)
-        if all(row.done for row in rows):
+        if not any(row.frontier for row in rows):
             break
     return rows

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from anydraft.cache import SlotCache
-from anydraft.growth import Bounds, Children, Growth, grow
+from anydraft.growth import Bounds, Children, Growing, Growth
 from anydraft.lm import LanguageModel, chain
 from anydraft.row import Row
 
@@ -97,14 +96,14 @@ class DraftModel:
         """Read the unread tokens of each row, then expand level by level until every row's draft is done."""
         cache = self._require()
         done: dict[Row, Growth] = {}
-        growing: dict[Row, _Grower] = {}
+        growing: dict[Row, _GrowingRow] = {}
         for row, tokens, bound in zip(rows, unread, bounds, strict=True):
             # The last level is not read, so it needs no position of its own. What a row still wants is counted in the
             # target's tokens, of which few are longer than two of the assistant's.
             room = self.lm.context_length - len(self._context[row]) - len(tokens) + 1
             depth = min(bound.depth, 2 * bound.target_depth, room)
             if depth > 0 and bound.nodes > 0 and bound.target_depth > 0:
-                growing[row] = _Grower(bound if depth == bound.depth else replace(bound, depth=depth), tokens)
+                growing[row] = _GrowingRow(bound if depth == bound.depth else replace(bound, depth=depth), tokens)
             else:
                 done[row] = Growth()
         while growing:
@@ -118,10 +117,9 @@ class DraftModel:
                 self._tail[row].extend(tokens)
                 count = len(grower.frontier)
                 last = logits[slot, len(tokens) - count : len(tokens)]
-                finished = grower.receive(row, last, score)
-                if finished is not None:
-                    done[row] = finished
-                    del growing[row]
+                grower.receive(score(row, grower.growth, grower.frontier, last))
+                if not grower.frontier:
+                    done[row] = growing.pop(row).growth
         return [done[row] for row in rows]
 
     def _require(self) -> SlotCache:
@@ -130,16 +128,14 @@ class DraftModel:
         return self._cache
 
 
-class _Grower:
+class _GrowingRow(Growing):
     """One row's growth, and where its nodes lie in the cache's tail."""
 
     def __init__(self, bounds: Bounds, unread: Sequence[int]) -> None:
+        super().__init__(bounds)
         self.unread = unread
         self.tail_of: dict[int, int] = {}
         self.size = 0
-        self.growth = Growth()
-        self._steps = grow(bounds, self.growth)
-        self.frontier: list[int] = next(self._steps)
 
     def nodes(self) -> tuple[Sequence[int], Sequence[int]]:
         """What the next pass reads: the unread tokens first, then the frontier."""
@@ -152,12 +148,3 @@ class _Grower:
             self.tail_of[node] = self.size
             self.size += 1
         return [self.growth.tokens[node] for node in self.frontier], parents
-
-    def receive(self, row: Row, logits: torch.Tensor, score: Score) -> Growth | None:
-        """Hand the logits of the frontier to the scorer; the growth when it is complete."""
-        try:
-            self.frontier = self._steps.send(score(row, self.growth, self.frontier, logits))
-        except StopIteration as stop:
-            value: Any = stop.value
-            return value  # type: ignore[no-any-return]
-        return None

@@ -14,7 +14,7 @@ import torch
 
 from anydraft.drafters.draws import drawn_bounds, recorded, sampled, shared, siblings, warped
 from anydraft.drafters.eagle_cache import PairCache, Pairs
-from anydraft.growth import Bounds, Children, Growth, grow
+from anydraft.growth import Bounds, Children, Growing
 from anydraft.networks.eagle import EagleNetwork
 from anydraft.row import Row
 from anydraft.target import Target
@@ -85,11 +85,11 @@ class EagleDrafter:
     @torch.inference_mode()
     def propose(self, rows: Sequence[Row], bounds: Sequence[Bounds]) -> list[DraftTree]:
         """One tree per row."""
-        growing: dict[Row, _Growing] = {}
+        growing: dict[Row, _GrowingRow] = {}
         for row, bound in zip(rows, bounds, strict=True):
             depth = min(bound.depth, bound.target_depth)
             if self._unread[row] and depth > 0 and bound.nodes > 0:
-                growing[row] = _Growing(row, replace(bound, depth=depth), self.verification)
+                growing[row] = _GrowingRow(row, replace(bound, depth=depth), self.verification)
         done = dict(growing)
         predicted = self._committed(growing) if growing else torch.empty(0)
         while growing:
@@ -101,7 +101,7 @@ class EagleDrafter:
             self._cache.keep(row, 0)  # nothing of a draft stays
         return [done[row].tree() if row in done else DraftTree.EMPTY for row in rows]
 
-    def _committed(self, growing: dict[Row, _Growing]) -> torch.Tensor:
+    def _committed(self, growing: dict[Row, _GrowingRow]) -> torch.Tensor:
         """Read the committed pairs of the rows into their prefixes; predictions (rows, H) from which drafts start."""
         pairs: list[Pairs] = []
         features: list[torch.Tensor] = []
@@ -120,14 +120,14 @@ class EagleDrafter:
             growing[row].place = place
         return predicted[torch.tensor(ends, device=self.device) - 1]
 
-    def _branch(self, growing: dict[Row, _Growing], predicted: torch.Tensor) -> None:
+    def _branch(self, growing: dict[Row, _GrowingRow], predicted: torch.Tensor) -> None:
         """Give the frontiers of all rows their children, from their predictions (frontiers, H)."""
         logits = self.network.logits(predicted).to(self.device)
         for draft in growing.values():
             own = logits[draft.place : draft.place + len(draft.frontier)]
             draft.receive(self._children(draft, own))
 
-    def _next_level(self, growing: dict[Row, _Growing], predicted: torch.Tensor) -> torch.Tensor:
+    def _next_level(self, growing: dict[Row, _GrowingRow], predicted: torch.Tensor) -> torch.Tensor:
         """Read the new frontiers with their parents' predictions; predictions (frontiers, H)."""
         pairs: list[Pairs] = []
         sources: list[int] = []
@@ -142,7 +142,7 @@ class EagleDrafter:
             sources += places
         return self._cache.score(pairs, predicted[torch.tensor(sources, device=self.device)])
 
-    def _children(self, draft: _Growing, logits: torch.Tensor) -> list[Children]:
+    def _children(self, draft: _GrowingRow, logits: torch.Tensor) -> list[Children]:
         """Children of the frontier nodes of one row, from logits (frontier, V')."""
         row, whole = draft.row, self.vocabulary is None
         scores = warped(row, logits[:, : self.vocab_size] if whole else logits)
@@ -167,12 +167,11 @@ class EagleDrafter:
         return found[:count]
 
 
-class _Growing:
+class _GrowingRow(Growing):
     """One row's growth.
 
     Attributes:
         rejection: children drawn per node under rejection, 0 under shared noise.
-        frontier: nodes to expand next, empty when the draft is complete.
         place: where the frontier's predictions begin among those of all rows.
     """
 
@@ -184,23 +183,18 @@ class _Growing:
             bounds = drawn_bounds(bounds, self.rejection)
         elif bounds.branch == 1:
             bounds = replace(bounds, depth=min(bounds.depth, bounds.nodes))
+        super().__init__(bounds)
         self.bounds = bounds
-        self.growth = Growth()
         self.probs: dict[int, torch.Tensor] = {}
         self.place = 0
         self._tail = 0
         self._in_tail: dict[int, int] = {-1: -1}
-        self._steps = grow(bounds, self.growth)
         self._last: dict[int, int] = {}
-        self.frontier: list[int] = next(self._steps, [])
 
     def receive(self, children: list[Children]) -> None:
         """Take the frontier's children and move on to the next frontier."""
         self._last = {node: self.place + i for i, node in enumerate(self.frontier)}
-        try:
-            self.frontier = self._steps.send(children)
-        except StopIteration:
-            self.frontier = []
+        super().receive(children)
 
     def nodes(self) -> tuple[Pairs, list[int]]:
         """The frontier as pairs to read, and the places of their parents' predictions."""

@@ -17,7 +17,7 @@ from anydraft.drafters.beams import replayed, search
 from anydraft.drafters.draws import drawn_bounds, siblings
 from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recollection import Recollection
-from anydraft.drafters.stepwise import Growing, grown
+from anydraft.drafters.stepwise import GrowingRow, grown
 from anydraft.growth import Bounds
 from anydraft.networks.folded import FoldedLean
 from anydraft.networks.recurrent import RecurrentNetwork
@@ -127,7 +127,7 @@ class RecurrentDrafter:
         memory = None if self._recollection is None else self._recollection.of(rows)
         pick = lockstep.drawn if drawn else lockstep.shared
         roots = torch.tensor([row.root for row in rows], device=self._device)
-        trees: Sequence[Growing]
+        trees: Sequence[GrowingRow]
         if self._eager:
             levels = search(
                 self._steps,
@@ -172,5 +172,5 @@ def _bounds(bound: Bounds) -> Bounds:
     return replace(bound, depth=min(bound.depth, bound.target_depth, bound.nodes))
 
 
-def _drawn_tree(row: Growing) -> DraftTree:
+def _drawn_tree(row: GrowingRow) -> DraftTree:
     return DraftTree(tuple(row.growth.tokens), tuple(row.growth.parents), probs=row.probs)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from anydraft.growth import Bounds, Children, Growth, grow
+from anydraft.growth import Bounds, Children, Growing
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import Steps
 
@@ -20,38 +20,22 @@ Pick = Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Ten
 and the proposals (B, V) from which they were drawn, if they were drawn."""
 
 
-class Growing:
+class GrowingRow(Growing):
     """One row's tree while it grows.
 
     Attributes:
-        growth: all candidates so far.
         probs: the proposal behind each expanded node (-1 = root), where there are proposals.
-        frontier: the nodes to expand next; none when it is done.
     """
 
     def __init__(self, bounds: Bounds, enders: frozenset[int]) -> None:
-        self.growth = Growth()
+        super().__init__(bounds)
         self.probs: dict[int, torch.Tensor] = {}
         self._enders = enders
-        self._steps = grow(bounds, self.growth)
-        self.frontier = [] if bounds.depth <= 0 or bounds.nodes <= 0 else next(self._steps)
-
-    @property
-    def done(self) -> bool:
-        """Whether `grow` wants no more levels."""
-        return not self.frontier
 
     def children(self, tokens: Sequence[int], logs: Sequence[float]) -> Children:
         """Children of one node as `grow` wants them; those of score -inf are none."""
         enders = self._enders
         return [(token, log, token in enders) for token, log in zip(tokens, logs, strict=True) if log != -torch.inf]
-
-    def receive(self, children: list[Children]) -> None:
-        """Go on by one level, from the children of each node of the frontier."""
-        try:
-            self.frontier = self._steps.send(children)
-        except StopIteration:
-            self.frontier = []
 
 
 def grown(
@@ -64,7 +48,7 @@ def grown(
     *,
     memory: Memory | None = None,
     vocabulary: torch.Tensor | None = None,
-) -> list[Growing]:
+) -> list[GrowingRow]:
     """Grow the trees of several rows in lockstep.
 
     Args:
@@ -75,7 +59,7 @@ def grown(
         memory: what the network recalls of the text before.
         vocabulary: (V',) target ids of the logits; None = all of them.
     """
-    rows = [Growing(bound, enders) for bound in bounds]
+    rows = [GrowingRow(bound, enders) for bound in bounds]
     state, depth = steps.start(hidden, memory), 0
     tokens = roots[:, None]
     while True:
