@@ -122,7 +122,9 @@ def _best_fixed(rows: Sequence[PacingRow]) -> Iterator[Reached]:
         yield Reached(
             aim=f"{row.part}, T={row.temperature:g}: {_drafter(row)} at least {OF_BEST_FIXED:.0%} of the best of plain "
             f"decoding and {len(fixed)} fixed settings",
-            found=f"{share:.0%} of {best.contender.partition('@')[2]} ({best.speedup.value:.2f}x)",
+            found=f"{share:.0%} of {best.contender.partition('@')[2]} ({best.speedup.value:.2f}x)"
+            if best.speedup.value > 1
+            else f"{share:.0%} of plain decoding",
             holds=share >= OF_BEST_FIXED,
         )
 

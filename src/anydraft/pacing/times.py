@@ -94,21 +94,21 @@ class PassTimes:
     def observe(self, rows: int, width: int, seconds: float) -> None:
         """Learn from one pass."""
         passes = self._passes(rows)
-        log, place = math.log(max(seconds, 1e-9)), self._edge(width)
-        if place == 1:
+        log = math.log(max(seconds, 1e-9))
+        width = EDGES[self._standing[bisect_left(EDGES, min(width, EDGES[-1]))]]
+        if width == 1:
             self._move(passes, log)
             return
         if passes.base is None:  # no pass of one node was seen with so many rows
-            known = self.seconds(rows, width)
-            guessed = 0.0 if known is None else math.log(known) - math.log(self._plain(rows) or known)
-            passes.base = log - guessed
+            guess = self.seconds(rows, width)
+            passes.base = log if guess is None else log - math.log(guess) + math.log(self._plain(rows) or guess)
             return
-        ratio = passes.ratios.get(place)
+        ratio = passes.ratios.get(width)
         above = log - passes.base
         passes.made += 1
         if ratio is None:
             sure = above - self._log_ratio(passes, rows, width) < math.log(1.3)  # else it may be slow as the first
-            passes.ratios[place] = _Ratio(max(0.0, above), float(sure), passes.made)
+            passes.ratios[width] = _Ratio(max(0.0, above), float(sure), passes.made)
             self._forget_tables()
             return
         if ratio.count == 0:
@@ -133,10 +133,10 @@ class PassTimes:
         plain = self._plain(rows)
         if plain is None or width <= 1:
             return plain
-        passes = self._passes(rows)
-        if passes.table is not None and width in _PLACES:
-            return plain * passes.table[_PLACES[width]]
-        return plain * math.exp(self._log_ratio(passes, rows, self._edge(width)))
+        passes, place = self._passes(rows), bisect_left(EDGES, min(width, EDGES[-1]))
+        if passes.table is not None:
+            return plain * passes.table[place]
+        return plain * math.exp(self._log_ratio(passes, rows, EDGES[self._standing[place]]))
 
     def table(self, rows: int) -> tuple[float, list[float]]:
         """Expected seconds of a pass of one node (1 before anything was seen), and by edge how many times that."""
@@ -145,9 +145,6 @@ class PassTimes:
             ratios = [math.exp(log) for log in self._log_ratios(passes, rows)]
             passes.table = [ratios[place] for place in self._standing]
         return self._plain(rows) or 1.0, passes.table
-
-    def _edge(self, width: int) -> int:
-        return EDGES[self._standing[bisect_left(EDGES, min(width, EDGES[-1]))]]
 
     def _passes(self, rows: int) -> _Passes:
         passes = self._of_rows.get(rows)
