@@ -137,6 +137,25 @@ def test_a_new_text_is_looked_at_where_texts_differ(texts_differ: bool) -> None:
     assert (wait > 0) != texts_differ
 
 
+@pytest.mark.parametrize("readings", [1, 2])
+def test_a_first_reading_that_built_tables_keeps_nobody_from_a_second_text(readings: int) -> None:
+    """A drafter in doubt whose probes have cost something. One prompt that took 200 passes says little; two say it."""
+    known, row = Knowledge(0.016, 20), row_of(0, 256)
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(1, 1, 1.0)
+    for levels in (2, 4, 8) * 4:
+        drafter.times.observe(1, levels, 0.5 + 0.4 * levels)
+    record = drafter.record(row)
+    record.drafts, record.runs = 3 * TRIAL_DRAFTS, Runs(tokens=315.0, levels=750.0, nodes=1170.0, ends=100.0)
+    record.errors = [0.0, 1.0, 1.0]
+    for _ in range(readings):
+        drafter.times.observe_start(200.0, len(row.prompt))
+    known.doubting.debt = 0.1
+    crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: False)
+    choice, _ = due(known, Now.of(known, [row]), crew, [0.0])
+    assert (choice is not None) == (readings == 1)
+
+
 def test_the_luck_of_several_rows_is_surer_than_that_of_one() -> None:
     """How far steps must have strayed for a drafter to be asked that is expected to lose as much with every row."""
 

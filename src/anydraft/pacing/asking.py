@@ -16,9 +16,6 @@ from anydraft.pacing.pruning import kept
 from anydraft.row import Row
 from anydraft.tree import DraftTree
 
-FIRST_STARTS, FIRST_LOSS = 2, 2.0
-"""Readings of prompts until which one counts so many plain passes at most: tables and kernels are built once."""
-
 UNLOOKED = 0.01
 """What follows a node of a free draft that is no likelier than this is not looked at."""
 
@@ -125,9 +122,7 @@ class Asking:
         """A drafter has met rows."""
         known, tokens = self.known, sum(map(length, new))
         drafter.times.observe_start(seconds, tokens)
-        passes = drafter.times.start(tokens) / known.seconds(len(self.rows), 1)
-        if drafter.times.starts < FIRST_STARTS:
-            passes = min(passes, FIRST_LOSS)
+        passes = known.reading(drafter, tokens, len(self.rows))
         known.safety.lost(passes)
         record = drafter.record(new[0])
         if known.on_trial(record):

@@ -174,10 +174,10 @@ def _offer(
             continue
         tokens += gain - free[i]
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
-            starting += drafter.times.start(length(rows[i])) * (1 + gain) / max(1, rows[i].remaining)
+            starting += known.reading(drafter, length(rows[i]), count) * (1 + gain) / max(1, rows[i].remaining)
         levels, wide = max(levels, drafts[i].levels), max(wide, drafts[i].width)
-        drafting = (drafter.times.seconds(levels, place) or 0.0) + starting + known.deciding.value
-        passes = drafting / now.plain + now.passes(wide)
+        drafting = (drafter.times.seconds(levels, place) or 0.0) + known.deciding.value
+        passes = drafting / now.plain + starting + now.passes(wide)
         value = tokens - now.worth * passes
         if value > most:
             found, most = Choice(which, order[:place], tokens, passes), value

@@ -16,6 +16,9 @@ from anydraft.row import Row
 FREE, NOT_FREE = 0.02, 0.04
 """A drafter whose call takes less than the first share of a plain pass is free, until it takes more than the second."""
 
+FIRST_STARTS, FIRST_LOSS = 2, 2.0
+"""Readings of prompts until which one counts so many plain passes at most: tables and kernels are built once."""
+
 TRIAL_DRAFTS, TRIAL_LOSS = 12, 8.0
 """Drafts until an unknown drafter is judged by what they brought, and plain passes that they may cost until then.
 
@@ -78,6 +81,11 @@ class Knowledge:
     def seconds(self, rows: int, width: int) -> float:
         """Expected seconds of a pass; 1 before anything was seen."""
         return self.times.seconds(rows, width) or 1.0
+
+    def reading(self, drafter: Experience, tokens: int, rows: int) -> float:
+        """Plain passes that a drafter takes to read so many tokens of a prompt."""
+        passes = drafter.times.start(tokens) / self.seconds(rows, 1)
+        return min(passes, FIRST_LOSS) if drafter.times.starts < FIRST_STARTS else passes
 
     def price(self, drafter: Experience, rows: int) -> None:
         """Say whether a drafter's calls take next to no time."""

@@ -53,7 +53,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             if drafter is None:
                 candidates.append((-math.inf, which, i))
                 continue
-            start = 0.0 if met else drafter.times.start(length(row)) / now.plain
+            start = 0.0 if met else known.reading(drafter, length(row), len(rows))
             record = drafter.record(row)
             if known.on_trial(record) and start <= TRIAL_LOSS - record.trial_loss:
                 candidates.append((-math.inf, which, i))
