@@ -126,6 +126,13 @@ def test_widths_that_are_padded_to_the_same_are_one() -> None:
     assert worth([likely], 1.0, times.table(1)[1])[0] == 16
 
 
+def test_pacing_asks_the_target_what_it_pads_to() -> None:
+    world, pacing = World([Simulated("a", lambda _: 0.9)]), Measured()
+    world.target.padded_width = lambda width: 1 if width == 1 else 32 * -(-width // 32)
+    world.run(pacing, 100)
+    assert pacing.known.times.seen(1) == [1, 32]
+
+
 @pytest.mark.parametrize("width", [4, 16])
 def test_a_width_that_was_seen_on_a_busy_machine_is_looked_at_again(width: int) -> None:
     """As the widest one, and between others; and when it is as slow as it was, it is believed for long."""

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from anydraft.errors import DraftError
-from anydraft.tree import DraftTree
+from anydraft.tree import DraftTree, renumbered
 
 SIDE = 0.1
 """What a further branch adds to the time of a level, in levels, as a rule."""
@@ -125,10 +125,9 @@ class Growth:
             node = likeliest[node]
             main.append(node)
         order = [*main, *sorted(set(kept) - set(main))]
-        new = {node: place for place, node in enumerate(order)} | {-1: -1}
         return DraftTree(
             tuple([self.tokens[node] for node in order]),
-            tuple([new[parents[node]] for node in order]),
+            renumbered(parents, order),
             tuple([scores[node] for node in order]),
             None,
             len(self.masses),

@@ -100,12 +100,18 @@ class DraftTree:
     def keep(self, nodes: Iterable[int]) -> DraftTree:
         """The subtree of the given nodes (parents first, closed under ancestors)."""
         kept = list(nodes)
-        new = {node: place for place, node in enumerate(kept)} | {-1: -1}
-        tokens = tuple([self.tokens[node] for node in kept])
-        parents = tuple([new[self.parents[node]] for node in kept])
-        scores = None if self.scores is None else tuple([self.scores[node] for node in kept])
-        probs = None if self.probs is None else {new[n]: q for n, q in self.probs.items() if n in new}
-        return DraftTree(tokens, parents, scores, probs, self.levels, self.masses)
+        scores, probs = self.scores, self.probs
+        if probs is not None:
+            new = {node: place for place, node in enumerate(kept)} | {-1: -1}
+            probs = {new[node]: q for node, q in probs.items() if node in new}
+        return DraftTree(
+            tuple([self.tokens[node] for node in kept]),
+            renumbered(self.parents, kept),
+            None if scores is None else tuple([scores[node] for node in kept]),
+            probs,
+            self.levels,
+            self.masses,
+        )
 
     @classmethod
     def chain(cls, tokens: Sequence[int], *, levels: int = 0) -> DraftTree:
@@ -131,6 +137,12 @@ class DraftTree:
 
 
 DraftTree.EMPTY = DraftTree()
+
+
+def renumbered(parents: Sequence[int], nodes: Sequence[int]) -> tuple[int, ...]:
+    """Parents of the given nodes (closed under ancestors), by their places among them."""
+    places = {node: place for place, node in enumerate(nodes)} | {-1: -1}
+    return tuple([places[parents[node]] for node in nodes])
 
 
 def visibility(parents: Sequence[int]) -> npt.NDArray[np.bool_]:

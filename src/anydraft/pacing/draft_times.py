@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import repeat
 
 FEW, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
@@ -15,6 +14,9 @@ FEW, UNLIKELY = 6.0, 0.6
 FIXED, SPREAD = 1.0, 0.25
 """The fixed part of a draft in levels as long as nothing else is known, for levels of drafts varied no more (variance):
 without any, long drafts would seem dearer than they are, and nobody would try one."""
+
+FADING, FADING_FIXED = 0.93, 0.99
+"""What a draft counts after the next: for the time of a level, and for how many levels the fixed part is worth."""
 
 SLOW = 1.5
 """Times what was expected that a slower draft counts at most; what it did besides, such as catching up, is left
@@ -27,8 +29,6 @@ class DraftTimes:
     How many levels the fixed part is worth is a matter of the drafter and learned from many drafts, by regression. How
     long a level takes at present, from few. Times that stray far count as if they strayed less.
     """
-
-    DECAY, DECAY_FIXED = 0.93, 0.99
 
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
@@ -48,8 +48,9 @@ class DraftTimes:
         if rows not in self._sums:
             self._sums[rows], self._recent[rows] = [0.0] * 5, [0.0] * 3
         sums, recent = self._sums[rows], self._recent[rows]
-        sums[:] = map(_faded, repeat(self.DECAY_FIXED), sums, (1.0, levels, levels * levels, seconds, levels * seconds))
-        recent[:] = map(_faded, repeat(self.DECAY), recent, (1.0, levels, seconds))
+        values = (1.0, levels, levels * levels, seconds, levels * seconds)
+        sums[:] = [FADING_FIXED * before + value for before, value in zip(sums, values, strict=True)]
+        recent[:] = [FADING * before + value for before, value in zip(recent, (1.0, levels, seconds), strict=True)]
         self._lines.clear()
 
     def forget(self) -> None:
@@ -111,7 +112,3 @@ class DraftTimes:
         slope = (products / weight - levels * seconds / weight**2) / spread
         slope = min(max(slope, 0.25 * mean), mean)
         return (seconds / slope - levels) / weight
-
-
-def _faded(decay: float, before: float, value: float) -> float:
-    return decay * before + value

@@ -65,7 +65,7 @@ class Measured:
         count, known = len(rows), self.known
         if self._rows != count or not rows[0].tokens:
             self._rows, self._wait, self._step = count, 0, None
-        known.times.pad(crew.target.padded_width)
+            known.times.pad(crew.target.padded_width)
         awake = self._awake(crew)
         waits = self._wait > 0
         self._wait -= waits

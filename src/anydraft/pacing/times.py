@@ -17,8 +17,6 @@ from itertools import pairwise
 EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 """Widths up to which passes are taken for equal."""
 
-_PLACES = {width: place for place, width in enumerate(EDGES)}
-
 GUESSED_SLOPE = 0.02
 """Extra time of one more node, in passes of one node, where wider passes were never seen."""
 
@@ -44,7 +42,11 @@ TABLED = 8
 
 def edge(width: int) -> int:
     """The smallest edge that holds a width."""
-    return EDGES[min(bisect_left(EDGES, width), len(EDGES) - 1)]
+    return EDGES[_place(width)]
+
+
+def _place(width: int) -> int:
+    return min(bisect_left(EDGES, width), len(EDGES) - 1)
 
 
 @dataclass
@@ -88,14 +90,14 @@ class PassTimes:
         """Say what passes are padded to, for those that are padded to the same width are the same."""
         if self._padded != width:
             self._padded = width
-            self._standing = [_PLACES[edge(width(place))] for place in EDGES]
+            self._standing = [_place(width(place)) for place in EDGES]
             self._forget_tables()
 
     def observe(self, rows: int, width: int, seconds: float) -> None:
         """Learn from one pass."""
         passes = self._passes(rows)
         log = math.log(max(seconds, 1e-9))
-        width = EDGES[self._standing[bisect_left(EDGES, min(width, EDGES[-1]))]]
+        width = EDGES[self._standing[_place(width)]]
         if width == 1:
             self._move(passes, log)
             return
@@ -133,7 +135,7 @@ class PassTimes:
         plain = self._plain(rows)
         if plain is None or width <= 1:
             return plain
-        passes, place = self._passes(rows), bisect_left(EDGES, min(width, EDGES[-1]))
+        passes, place = self._passes(rows), _place(width)
         if passes.table is not None:
             return plain * passes.table[place]
         return plain * math.exp(self._log_ratio(passes, rows, EDGES[self._standing[place]]))
