@@ -130,6 +130,23 @@ def test_a_rows_factor_is_on_what_is_stated_only_where_that_foretells(doubts_hol
     assert unlike[0] < unlike[1] < hazards.least_masses(0.4, 8)[3]
 
 
+@pytest.mark.parametrize(("accepted", "ended"), [(4, False), (2, True), (0, True)])
+def test_how_surprising_a_path_was_is_worked_out_by_level(accepted: int, ended: bool) -> None:
+    """With a row's factor on hazards of depth, and on those of what is stated as well."""
+    hazards = Hazards(stated=0.7, depth=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))
+    masses, factor, reach = [1.0, 0.8, 0.5, 0.4], 0.6, Reach()
+    path = Path.of(levels(masses), 4, accepted)
+    assert path.ended == ended
+    reach.foretold(path, hazards.along(path), factor)
+    for found, of_stated in zip(reach._surprise, (1.0, factor), strict=True):
+        expected = 0.0
+        for level in range(accepted + ended):
+            drop = math.log(masses[level] / masses[level + 1]) if level < 3 else hazards.drop
+            hazard = of_stated * 0.7 * drop + factor * hazards.depth[level]
+            expected += hazard if level < accepted else -math.log(1 - math.exp(-hazard))
+        assert found == pytest.approx(expected)
+
+
 def test_what_was_left_out_of_a_draft_says_nothing() -> None:
     reach = Reach()
     tree = DraftTree((1,), (-1,), levels=4, masses=(1.0, 1.0, 0.4, 0.3))
