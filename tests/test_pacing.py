@@ -48,7 +48,10 @@ BAD = {
 @pytest.mark.parametrize("cost", [wide_is_cheap, wide_is_dear])
 @pytest.mark.parametrize("name", BAD)
 def test_bad_drafters_cost_next_to_nothing(name: str, cost: Any) -> None:
-    """Later requests lose at most 2.5 % to looking again, the first one a bounded number of passes on top."""
+    """Later requests lose at most 2.5 % to looking again, the first one a bounded number of passes on top.
+
+    Those are most, a tenth, with a drafter as costly as the target that takes four passes to read a prompt.
+    """
     first, later = [], []
     for seed in range(4):
         ran = speeds([BAD[name]()], cost=cost, seed=seed)
@@ -56,7 +59,7 @@ def test_bad_drafters_cost_next_to_nothing(name: str, cost: Any) -> None:
         later += ran[1:]
     assert median(later) > 0.975
     assert min(later) > 0.955
-    assert median(first) > 0.92
+    assert median(first) > 0.9
 
 
 @pytest.mark.parametrize("rows", [2, 4, 8])

@@ -281,6 +281,18 @@ def test_a_slow_first_draft_is_not_believed() -> None:
     assert times.seconds(3, 1) == pytest.approx(0.3)
 
 
+def test_of_the_first_drafts_the_quickest_is_believed() -> None:
+    """They build tables and kernels, and none took so much less than the one before that this was clear at once."""
+    times = DraftTimes()
+    for levels, seconds in ((3, 0.7), (1, 0.25), (3, 0.6), (6, 0.65), (3, 0.5)):
+        times.observe(1, levels, seconds)
+    assert times.seconds(6, 1) == pytest.approx(0.65)
+    times.forget()
+    assert times.seconds(6, 1) is None
+    times.observe(1, 6, 1.3)
+    assert times.seconds(6, 1) == pytest.approx(1.3)
+
+
 def test_a_free_drafter_rests_longer_each_time_and_wakes_when_it_was_right() -> None:
     drafter, rests = Experience(), []
     for verified, right in [(False, False)] * 6 + [(False, True)] * 3 + [(True, False)]:
@@ -309,6 +321,22 @@ def committed(known: Knowledge, step: Asking, drafts: list[Draft], kept: int, pa
     for row in step.rows:
         row.tokens += [RIGHT] * (1 + kept)
     learn(known, step, Outcome(step.rows, drafts, [list(range(kept))] * len(drafts), 0.0, passed))
+
+
+@pytest.mark.parametrize("paid_from_gains", [True, False])
+def test_a_probe_that_pays_gives_back_what_others_lost(paid_from_gains: bool) -> None:
+    """One of four tokens gains three of the four passes that are owed, in one ledger or the other."""
+    known, row, tree = Knowledge(0.01, 20), row_of(0, 400), DraftTree.chain([RIGHT] * 4)
+    known.times.observe(1, 1, 1.0)
+    step = a_step(known, [row], [DraftTree.EMPTY], [Draft(tree, WRITER)])
+    record = known.drafters["writer"].record(row)
+    record.drafts, record.gains.debt = TRIAL_DRAFTS, -4.0
+    known.doubting.debt, known.doubting.share = 4.0, 0.0
+    step.probing, step.ledger = True, record.gains if paid_from_gains else known.doubting
+    committed(known, step, [Draft(tree, WRITER)], 3)
+    gained = 4 - known.seconds(1, 5)
+    assert known.doubting.debt == pytest.approx(4.0 if paid_from_gains else 4.0 - gained)
+    assert record.gains.debt == pytest.approx(-4.0 - gained)
 
 
 @pytest.mark.parametrize("verified", [True, False])
@@ -517,10 +545,12 @@ def test_what_branches_are_worth_is_learned_of_drafts_and_asked_of_the_next() ->
 
 def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> None:
     times = DraftTimes()
-    for _ in range(3):
+    for _ in range(5):
+        times.observe(1, 6, 0.65)
+    assert times.seconds(12, 1) == pytest.approx(1.25)  # of so few less is guessed
+    times = DraftTimes()
+    for _ in range(7):
         times.observe(1, 6, 0.7)
-    assert times.seconds(12, 1) == pytest.approx(1.4)  # of so few nothing is guessed
-    times.observe(1, 6, 0.7)
     assert times.seconds(6, 1) == pytest.approx(0.7)
     assert times.seconds(12, 1) == pytest.approx(1.3)
     short = DraftTimes()
@@ -550,7 +580,8 @@ def test_a_probe_of_one_row_of_four_tells_of_the_next_levels(step: float, tells:
     known, rows = Knowledge(0.01, 20), [row_of(i, 400) for i in range(4)]
     known.times.observe(4, 1, 1.0)
     known.drafters["writer"] = Experience()
-    known.drafters["writer"].times.observe(1, 2, 2 * step)
+    for _ in range(8):
+        known.drafters["writer"].times.observe(1, 2, 3 * step)
     bounds = wanted(known, Now.of(known, rows), "writer", rows[0], 1, LIMITS, probing=True)
     assert (bounds.min_masses[:SHORTEST] == (LEAST,) * SHORTEST) is tells
     assert (bounds.min_masses[0] == NONE) is not tells

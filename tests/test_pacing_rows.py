@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,13 +15,15 @@ from simulated import Simulated, World, row_of
 
 from anydraft.growth import Bounds
 from anydraft.pacing import Measured
-from anydraft.pacing.asking import Asking
+from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief
 from anydraft.pacing.choosing import Now, best
 from anydraft.pacing.experience import Experience, Form, Record
 from anydraft.pacing.frailty import Frailty, survived
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
-from anydraft.pacing.probing import due
+from anydraft.pacing.lessons import learn
+from anydraft.pacing.probing import OVERDRAFT, due
+from anydraft.pacing.protocol import Draft, Outcome
 from anydraft.pacing.sums import Runs, Spread
 from anydraft.row import Row
 from anydraft.tree import DraftTree
@@ -102,7 +105,7 @@ def test_a_draft_is_weighed_by_the_frailty_of_its_row() -> None:
 
 
 def test_what_is_expected_of_a_new_text_rests_on_little_where_texts_differ() -> None:
-    record, form = Record(drafts=100), Form()
+    record, form = Record(drafts=100, texts=10), Form()
     for value in (3.0, -3.0) * 20:
         record.profit.add(value)
     doubts = []
@@ -119,6 +122,24 @@ def test_what_is_expected_of_a_new_text_rests_on_little_where_texts_differ() -> 
     assert form.rests(record) == 2
 
 
+def test_of_one_text_it_is_not_learned_whether_texts_differ() -> None:
+    known, rows = Knowledge(0.01, 20), [row_of(i, 400) for i in range(3)]
+    crew: Any = SimpleNamespace(names=("writer",), working=[0])
+    drafter = known.drafters["writer"] = Experience()
+    record, form, rests = drafter.record(rows[0]), Form(), []
+    record.errors = [1.0, 1.0, 0.0]  # drafts of the one text were all chance
+    for row in rows:
+        for _ in range(20):
+            step = Asking(known, [row], crew, set())
+            step.asked = [Asked(0, "writer", [row], [chain(0.5, 2)], 2, [20], 0.0, 0.0, True, True)]
+            row.tokens += [1]
+            learn(known, step, Outcome([row], [Draft(chain(0.5, 2), 0)], [[]], 0.0, 1.0))
+            record.errors = [1.0, 1.0, 0.0]
+        rests.append(form.rests(record))
+    assert rests == [4.0, 8.0, 12.0]
+    assert known.form(rows[0], "writer").rests(record) > 12.0
+
+
 def hardly_paying(level: float) -> tuple[Knowledge, Experience, Row]:
     """A drafter whose many drafts brought 3.15 tokens on average, at so many plain passes a level, and a new row."""
     known, row = Knowledge(0.016, 20), row_of(0, 256)
@@ -127,7 +148,8 @@ def hardly_paying(level: float) -> tuple[Knowledge, Experience, Row]:
     for levels in (2, 4, 8) * 4:
         drafter.times.observe(1, levels, 0.5 + level * levels)
     record = drafter.record(row)
-    record.drafts, record.runs = 3 * TRIAL_DRAFTS, Runs(tokens=315.0, levels=750.0, nodes=1170.0, ends=100.0)
+    record.drafts, record.texts = 3 * TRIAL_DRAFTS, 3 * TRIAL_DRAFTS
+    record.runs = Runs(tokens=315.0, levels=750.0, nodes=1170.0, ends=100.0)
     record.errors = [0.0, 1.0, 1.0]  # texts differ
     return known, drafter, row
 
@@ -145,6 +167,18 @@ def test_a_new_text_is_looked_at_where_texts_differ(texts_differ: bool) -> None:
     choice, wait = due(known, Now.of(known, [row]), crew, [0.0])
     assert (choice is not None) == texts_differ
     assert (wait > 0) != texts_differ
+
+
+@pytest.mark.parametrize(("wanted", "looked"), [(256, True), (32, False)])
+def test_a_text_may_owe_what_the_rest_of_it_pays_back(wanted: int, looked: bool) -> None:
+    """A drafter in doubt, of which the probes so far have used up what is allowed else."""
+    known, drafter, row = hardly_paying(0.4)
+    row.params = replace(row.params, max_new_tokens=wanted)
+    drafter.times.observe_start(1.0, len(row.prompt))
+    known.doubting.debt = OVERDRAFT
+    crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: False)
+    choice, _ = due(known, Now.of(known, [row]), crew, [0.0])
+    assert (choice is not None) == looked
 
 
 @pytest.mark.parametrize("readings", [1, 2])

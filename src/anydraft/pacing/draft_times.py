@@ -11,9 +11,9 @@ from collections.abc import Sequence
 FEW, UNLIKELY = 6.0, 0.6
 """A draft that took less than this share of what was expected, when that rests on few drafts, makes them forgotten."""
 
-FIXED, SPREAD = 1.0, 0.25
+FIXED, FIXED_AT_FIRST, SPREAD = 1.0, 0.5, 0.25
 """The fixed part of a draft in levels as long as nothing else is known, for levels of drafts varied no more (variance):
-without any, long drafts would seem dearer than they are, and nobody would try one."""
+without any, long drafts would seem dearer than they are, and nobody would try one. Of the first few drafts, less."""
 
 FADING, FADING_FIXED = 0.93, 0.99
 """What a draft counts after the next: for the time of a level, and for how many levels the fixed part is worth."""
@@ -27,12 +27,14 @@ class DraftTimes:
     """Seconds of a draft of one drafter, as a fixed part and one per level, for the number of rows at hand.
 
     How many levels the fixed part is worth is a matter of the drafter and learned from many drafts, by regression. How
-    long a level takes at present, from few. Times that stray far count as if they strayed less.
+    long a level takes at present, from few. Times that stray far count as if they strayed less. Of the first ones,
+    which build tables and kernels, the quickest is believed.
     """
 
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}  # weight, levels, levels^2, seconds, levels x seconds
         self._recent: dict[int, list[float]] = {}  # weight, levels, seconds
+        self._quickest: dict[int, float] = {}  # seconds of a level of the first drafts
         self._lines: dict[int, tuple[float, float]] = {}  # what follows from the sums, where it was asked for
         self._start: float | None = None
         self.starts = self.deepest = 0
@@ -47,6 +49,8 @@ class DraftTimes:
             seconds = min(seconds, SLOW * expected)
         if rows not in self._sums:
             self._sums[rows], self._recent[rows] = [0.0] * 5, [0.0] * 3
+        if self._sums[rows][0] < FEW:
+            self._quickest[rows] = min(self._quickest.get(rows, math.inf), seconds / (FIXED_AT_FIRST + levels))
         sums, recent = self._sums[rows], self._recent[rows]
         values = (1.0, levels, levels * levels, seconds, levels * seconds)
         sums[:] = [FADING_FIXED * before + value for before, value in zip(sums, values, strict=True)]
@@ -57,6 +61,7 @@ class DraftTimes:
         """Forget all drafts."""
         self._sums.clear()
         self._recent.clear()
+        self._quickest.clear()
         self._lines.clear()
 
     def observe_start(self, seconds: float, tokens: int) -> None:
@@ -94,6 +99,9 @@ class DraftTimes:
         count = rows if rows in self._sums else min(self._sums, key=lambda count: abs(math.log(count / rows)))
         # How it grows with rows nobody knows: more than nothing, less than in proportion.
         grown = math.sqrt(max(1.0, rows / count))
+        if self._sums[count][0] < FEW:
+            step = grown * self._quickest[count]
+            return FIXED_AT_FIRST * step, step
         fixed = self._fixed(self._sums[count])
         weight, levels, seconds = self._recent[count]
         step = grown * seconds / (levels + fixed * weight)
@@ -103,8 +111,6 @@ class DraftTimes:
     def _fixed(sums: Sequence[float]) -> float:
         """The fixed part of a draft in levels."""
         weight, levels, squares, seconds, products = sums
-        if weight < FEW / 2:
-            return 0.0
         spread = squares / weight - (levels / weight) ** 2
         if spread < SPREAD or seconds <= 0:
             return FIXED

@@ -27,6 +27,10 @@ GENERAL = (1.0, 4.0, 16.0)
 """What was made of all rows counts like so many drafts of the row at hand: the first where texts differ and change, the
 last where it is all chance. Whichever has foretold drafts best is believed."""
 
+PER_TEXT = 4.0
+"""Drafts on which rests at most what is expected of a new text, for each one that was seen: whether texts differ is not
+to be learned from one."""
+
 FADING_ERRORS = 0.99
 """What the error of a forecast counts after the next."""
 
@@ -58,7 +62,7 @@ class Record:
     """What the drafts of one drafter brought under one kind of sampling.
 
     Attributes:
-        drafts: so far; trial_loss: plain passes lost by the first of them.
+        drafts: so far; texts: of how many rows; trial_loss: plain passes lost by the first of them.
         errors: squared ones of forecasts, for each of `GENERAL`.
         profit: tokens of a row that a step with a draft brought beyond what its time was worth.
         gains: what its drafts have gained or lost against doing without it.
@@ -70,6 +74,7 @@ class Record:
     sides: Sides = field(default_factory=Sides)
     runs: Runs = field(default_factory=_unknown)
     drafts: int = 0
+    texts: int = 0
     trial_loss: float = 0.0
     errors: list[float] = field(default_factory=lambda: [0.0] * len(GENERAL))
     profit: Spread = field(default_factory=Spread)
@@ -107,6 +112,7 @@ class Form:
 
     Attributes:
         frailty: of its paths by what is stated of levels; frailty_nodes: by what is stated of nodes.
+        drafted: whether there was any draft.
         position: of the row after its last draft, or up to which the time without any was counted.
         due: position of the row from which on a probe is due.
         gap: tokens from a probe that did not pay to the next.
@@ -115,6 +121,7 @@ class Form:
     runs: Runs = field(default_factory=Runs)
     frailty: Frailty = field(default_factory=Frailty)
     frailty_nodes: Frailty = field(default_factory=Frailty)
+    drafted: bool = False
     position: int = 0
     due: int = 0
     gap: int = FIRST_GAP
@@ -140,7 +147,7 @@ class Form:
 
     def rests(self, record: Record) -> float:
         """Drafts on which rests what the next one is expected to bring: where texts differ, few but the row's own."""
-        return min(record.drafts, self.runs.ends + record.general)
+        return min(record.drafts, self.runs.ends + min(record.general, PER_TEXT * record.texts))
 
     def doubt(self, record: Record) -> float:
         """Standard error of what a draft of the row is expected to bring, in tokens."""

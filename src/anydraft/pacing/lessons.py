@@ -41,7 +41,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     drafting = sum(_seconds(known, asked, count) for asked in step.asked) + step.costly * known.deciding.value
     taken = drafting / plain + passed
     if step.probing and not _on_trial(known, step):
-        step.ledger.lost(max(0.0, taken - tokens / step.speed))
+        step.ledger.lost(taken - tokens / step.speed)
     known.now += taken
     known.safety.lost(taken - tokens)
     known.safety.passed(taken)
@@ -124,7 +124,8 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
         record.trial_loss += lost
     record.drafts += 1
     record.profit.add(tokens - worth)
-    record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
+    if step.ledger is not record.gains:  # else it is there already
+        record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
     for row in asked.rows:
         known.form(row, asked.name).probed(row.position, lost, paid=paid, on_trial=on_trial, warm=asked.warm)
@@ -142,7 +143,8 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
     # A draft that was right to the end of what was allowed would have gone on being right.
     levels = drafted.levels or drafted.depth
     ended = not mine or tokens < min(draft.tree.depth, len(drafted.masses) or levels) or levels < asked.allowed[place]
-    form.position = row.position
+    record.texts += not form.drafted
+    form.drafted, form.position = True, row.position
     record.foretold(form.runs, tokens, ended=ended)
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)

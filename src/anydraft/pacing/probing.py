@@ -12,7 +12,7 @@ from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
 
 OVERDRAFT = 3.0
-"""Plain passes of debt with probes of drafters in doubt that are allowed."""
+"""Plain passes of debt with probes of drafters in doubt that are allowed, beyond what the text's rest will pay back."""
 
 DOUBT, KNOWN, MOST_HOPED = 2.0, 33, 0.98
 """Standard errors by which a drafter's tokens may be right more often than it seemed so far: if drafts of it would then
@@ -62,7 +62,9 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
             loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
             in_doubt = may_pay(known, now, drafter, draft, record, known.form(row, name).rests(record))
-            ledger, most = (known.doubting, OVERDRAFT) if in_doubt else (known.exploring, 1.0)
+            ledger, most = known.exploring, 1.0
+            if in_doubt:
+                ledger, most = known.doubting, OVERDRAFT + known.doubting.share * row.remaining
             if record.gains.debt + loss <= -1:
                 ledger = record.gains
             if ledger is record.gains or ledger.allows(loss, most):
