@@ -337,7 +337,7 @@ def test_a_drafter_that_hides_its_proposal_is_seen(monkeypatch: pytest.MonkeyPat
             return [DraftTree(tree.tokens, tree.parents, probs=dict.fromkeys(tree.probs or {}, flat)) for tree in trees]
 
     liar = Liar(assistant("rejection"))
-    assert p_value(words(answers(decoder(liar, 1, "rejection"), RUNS // 5)), law()) < 1e-4
+    assert p_value(words(answers(decoder(liar, 1, "rejection"), RUNS // 10)), law()) < 1e-4
 
 
 def test_accepting_the_draft_as_it_is_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +346,7 @@ def test_accepting_the_draft_as_it_is_is_seen(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Session, "_verdict", trusting)
     drafter = assistant("exact")
-    assert p_value(words(answers(decoder(drafter, 1, depth=1), RUNS // 5)), law()) < 1e-4
+    assert p_value(words(answers(decoder(drafter, 1, depth=1), RUNS // 10)), law()) < 1e-4
 
 
 def test_the_chi_square_sees_a_wrong_law() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anydraft.noise import Noise, gumbel, mix64, uniform
+from anydraft.noise import Noise, gumbel, mix64, uniform, words, words_torch
 
 SEEDS = [0, 1, 2, -1, 2**63, 2**64 + 1, 10**40, -(10**30)]
 
@@ -58,6 +58,17 @@ def test_a_part_of_the_vocabulary_has_the_same_noise(seed: int, position: int, s
     assert torch.equal(Noise(seed, size).at(position), whole[:size])
     token = torch.tensor([size - 1], dtype=torch.int32)
     assert gumbel(mix64(seed, position), token)[0] == whole[size - 1]
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=40))
+def test_words_are_those_of_torch_operations(key: int, index: list[int]) -> None:
+    """As on other devices, bit for bit; also of every other entry, and of rows."""
+    tensor = torch.tensor(index * 2, dtype=torch.int32)
+    for entries in (tensor, tensor[::2], tensor.reshape(2, -1)):
+        before = entries.clone()
+        assert torch.equal(words(key, entries), words_torch(key, entries))
+        assert torch.equal(entries, before)
+    assert int(words(key, tensor).min()) >= 0
 
 
 def test_the_order_of_asking_does_not_matter() -> None:

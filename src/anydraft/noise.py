@@ -7,14 +7,17 @@ adds the *same* g to its own scores agrees with the target far more often than o
 
 Guarantees: the same numbers for one token as for the whole vocabulary, on every device up to the rounding of
 `log`; position = index of the new token in its request, so batches and restarts do not matter.
-The generator is a counter-based 32-bit integer hash (two rounds of the "lowbias32" mixer) in torch operations,
-so that it runs where the logits are. It does *not* aim at cryptographic quality.
+The generator is a counter-based 32-bit integer hash (two rounds of the "lowbias32" mixer) that runs where the logits
+are: in torch operations, and on a CPU in numpy's, which make the same integers in less time. It does *not* aim at
+cryptographic quality.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 _MASK = 0xFFFFFFFF
@@ -51,18 +54,46 @@ def _mixed(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def uniform(key: int, index: torch.Tensor) -> torch.Tensor:
-    """Uniform numbers in (0, 1), float32, one per entry of `index` (int32, any shape).
+def _mixed_numpy(x: npt.NDArray[np.uint32], shifted: npt.NDArray[np.uint32]) -> None:
+    """`_mixed` for unsigned words, whose shifts need no masks; `shifted` is room for as many."""
+    for shift, factor in ((16, _M1), (15, _M2)):
+        np.right_shift(x, np.uint32(shift), out=shifted)
+        np.bitwise_xor(x, shifted, out=x)
+        np.multiply(x, np.uint32(factor), out=x)
+    np.right_shift(x, np.uint32(16), out=shifted)
+    np.bitwise_xor(x, shifted, out=x)
 
-    31 random bits each; float32 keeps their relative precision near 0, which is where Gumbel maxima come from.
-    """
+
+def words(key: int, index: torch.Tensor) -> torch.Tensor:
+    """31 random bits per entry of `index` (int32, any shape), int32."""
+    if index.device.type != "cpu":
+        return words_torch(key, index)
+    x = index.numpy().view(np.uint32) * np.uint32(0x9E3779B1)
+    shifted = np.empty_like(x)
+    for word in (key & _MASK, key >> 32 & _MASK):
+        np.bitwise_xor(x, np.uint32(word), out=x)
+        _mixed_numpy(x, shifted)
+    np.bitwise_and(x, np.uint32(0x7FFFFFFF), out=x)
+    return torch.from_numpy(x.view(np.int32))
+
+
+def words_torch(key: int, index: torch.Tensor) -> torch.Tensor:
+    """`words` in torch operations, on any device."""
     x = index * _signed(0x9E3779B1)
     x ^= _signed(key)
     _mixed(x)
     x ^= _signed(key >> 32)
     _mixed(x)
     x &= 0x7FFFFFFF
-    return x.to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
+    return x
+
+
+def uniform(key: int, index: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers in (0, 1), float32, one per entry of `index` (int32, any shape).
+
+    31 random bits each; float32 keeps their relative precision near 0, which is where Gumbel maxima come from.
+    """
+    return words(key, index).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
 
 
 @lru_cache(maxsize=16)
