@@ -31,10 +31,11 @@ from anydraft.bench.surroundings import surround
 from anydraft.crew import Crew
 from anydraft.drafters.protocol import Drafter
 from anydraft.growth import Bounds
-from anydraft.lm import WIDTHS
 from anydraft.pacing import Draft, Fixed, Measured, Outcome, Pacing, Steady
 from anydraft.row import Row
 
+WIDTHS = (1, 4, 6, 8, 12, 16, 24, 32, 64)
+"""Widths of passes whose times are modelled."""
 SETTINGS = ("tree4", "tree8", "tree16", "tree32", "chain8", "chain16")
 NOISE, STRAYS, STRAY = 0.06, 0.02, (1.5, 4.0)
 """Standard deviation of a time's logarithm; how many times stray, and how many times as long those are."""
@@ -46,7 +47,7 @@ class Machine(NamedTuple):
     """Milliseconds.
 
     Attributes:
-        passes: of the target, by width (`WIDTHS`); read: of a token of a prompt.
+        passes: of the target, by width (`WIDTHS`), of which a pass takes that of the next; read: of a token of a prompt.
         level, call: of a draft, by drafter.
         deciding: of a step in which a drafter was asked that is not free, half before and half after its pass.
     """
@@ -60,8 +61,8 @@ class Machine(NamedTuple):
 
 _LEVEL, _CALL = {"uag": 1.5, "redrafter": 1.0}, {"uag": 0.7, "redrafter": 0.4}
 MACHINES = {
-    "small": Machine((4.7, 5.2, 5.6, 6.3, 7.0, 9.2, 12.0), _LEVEL, _CALL),
-    "large": Machine((37.0, 38.5, 40.0, 42.0, 48.0, 62.0, 85.0), _LEVEL, _CALL),
+    "small": Machine((5.2, 5.4, 5.6, 6.0, 6.6, 6.9, 8.0, 9.2, 12.0), _LEVEL, _CALL),
+    "large": Machine((43.0, 43.0, 44.0, 50.0, 56.0, 62.0, 75.0, 92.0, 150.0), _LEVEL, _CALL),
 }
 """As measured on two cores in bfloat16: the embedded target as it is, and enlarged to 415 M parameters."""
 

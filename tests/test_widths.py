@@ -1,4 +1,4 @@
-"""Passes in half precision on a CPU have few widths: every new one would make kernels anew."""
+"""Passes in half precision on a CPU have few shapes: every new one would make kernels anew, and some round otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import pytest
 import tiny
 import torch
 
-from anydraft.lm import SPAN_STEP, WIDTHS, LanguageModel, chain
+from anydraft import models
+from anydraft.lm import LanguageModel, Nodes, chain
+from anydraft.pretrained import load_model
+from anydraft.shapes import KEY_BLOCK, KEY_CHUNK, LEAST_WIDTH, SPAN_STEP, WIDTHS, padded_span, whole_span
+from anydraft.target import Target
 
 
 def model(dtype: torch.dtype) -> Any:
@@ -37,6 +41,42 @@ def test_few_widths_in_half_precision() -> None:
     assert {width for width in seen if width <= WIDTHS[-1]} == set(WIDTHS)
     assert {width for width in seen if width > WIDTHS[-1]} == {96, 128}
     assert 96 % SPAN_STEP == 0
+
+
+def test_passes_that_matter_are_never_narrow() -> None:
+    """A token scored by itself is scored by the kernels that score it among drafted ones."""
+    seen = widths_of(Target(model(torch.bfloat16), structure="tree"), list(range(1, 100)))
+    assert {width for width in seen if width <= WIDTHS[-1]} == {width for width in WIDTHS if width >= LEAST_WIDTH}
+
+
+def test_spans_end_where_blocks_of_keys_are_whole() -> None:
+    spans = [padded_span(slots) for slots in range(1, 3000)]
+    assert all(slots <= span < slots + 2 * KEY_BLOCK for slots, span in enumerate(spans, start=1))
+    assert all(span % SPAN_STEP == 0 and not KEY_BLOCK < span % KEY_CHUNK < 2 * KEY_BLOCK for span in spans)
+    assert spans == sorted(spans)
+    assert [padded_span(slots) for slots in (150, 193, 400, 513, 705)] == [160, 384, 416, 544, 896]
+    assert whole_span(193) == 224
+
+
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"), reason="measured with AVX-512")
+@pytest.mark.parametrize("length", [3, 61, 125, 180, 190, 250, 330, 379, 600])
+def test_a_token_is_scored_alike_whatever_is_scored_behind_it(length: int) -> None:
+    """No promise (`exact=True` makes one), but what was measured: bit by bit, on the packed target of the package."""
+    target = Target(load_model(str(models.path("target")), role="target", dtype=torch.bfloat16, device="cpu"))
+    ids = torch.randint(10, target.vocab_size, (700,), generator=torch.Generator().manual_seed(length)).tolist()
+
+    def scored(nodes: Nodes) -> torch.Tensor:
+        cache = target.new_cache(1)
+        target.prefill(cache, 0, ids[:length])
+        return target.score(cache, [nodes]).logits[0]
+
+    alone = scored(chain(ids[length : length + 1]))[0]
+    for width in (2, 4, 5, 8, 12, 16, 24, 32):
+        several = scored(chain(ids[length : length + width]))
+        assert torch.equal(several[0], alone), width
+        cache = target.new_cache(1)  # the last one, alone behind those before it
+        target.prefill(cache, 0, ids[: length + width - 1])
+        assert torch.equal(several[width - 1], target.score(cache, [chain([ids[length + width - 1]])]).logits[0, 0])
 
 
 def test_no_padding_in_full_precision() -> None:

@@ -19,6 +19,7 @@ from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
 from anydraft.hidden import LastHidden
 from anydraft.masks import Masks
+from anydraft.shapes import padded_span, padded_width, whole_span
 
 Nodes = tuple[Sequence[int], Sequence[int]]
 """New nodes of one row: token ids, and parents as indices into the row's tail (-1 = end of the prefix)."""
@@ -31,13 +32,7 @@ class Pass(NamedTuple):
     hidden: torch.Tensor | None
 
 
-WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-"""Widths to which passes in half precision on a CPU are padded; wider ones to multiples of `SPAN_STEP`. oneDNN makes
-kernels anew for every width that it meets, which takes two to ten times as long as the pass itself."""
 PREFILL_CHUNK = 512
-SPAN_STEP = 32
-"""Slots that a pass reads are a multiple of this. Attention adds up whole vectors otherwise than the rest behind them,
-so that a pass over several nodes would round otherwise than passes over one, which end elsewhere."""
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
 
@@ -49,12 +44,14 @@ class LanguageModel:
             `inference_mode`; dropout must be off, so a model in training mode is refused).
         fixed_width: when given, every pass has exactly this many nodes per row and a key span in whole buckets,
             so that floating point results do not depend on how many tokens were drafted.
+        least_width: nodes per row that a pass in half precision on a CPU has at least, where its width is not fixed.
     """
 
-    def __init__(self, model: PreTrainedModel, *, fixed_width: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, fixed_width: int | None = None, least_width: int = 1) -> None:
         _refuse_unsupported(model)
         self.model = model
         self.fixed_width = fixed_width
+        self.least_width = least_width
         self.text_config = model.config.get_text_config()
         self.vocab_size = int(self.text_config.vocab_size)
         self.dtype = model.dtype
@@ -165,9 +162,7 @@ class LanguageModel:
 
     def padded_width(self, width: int) -> int:
         """The width that a pass over so many nodes per row is padded to, where its width is not fixed."""
-        if not self._padded:
-            return width
-        return next((edge for edge in WIDTHS if edge >= width), -(-width // SPAN_STEP) * SPAN_STEP)
+        return padded_width(width, self.least_width) if self._padded else width
 
     @torch.inference_mode()
     def _pass(
@@ -178,7 +173,8 @@ class LanguageModel:
             starts.append(cache.lengths[r] + len(cache.tails[r]))
             if len(tokens):
                 cache.append(r, parents)
-        span = -(-(max(starts) + width) // SPAN_STEP) * SPAN_STEP
+        slots = max(starts) + width
+        span = padded_span(slots) if self._padded else whole_span(slots)
         if self.fixed_width is not None:
             span = bucket(max(span, cache.fixed_span))
         cache.reserve(span)

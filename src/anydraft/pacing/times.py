@@ -87,10 +87,14 @@ class PassTimes:
         self._standing: Sequence[int] = range(len(EDGES))
 
     def pad(self, width: Callable[[int], int]) -> None:
-        """Say what passes are padded to, for those that are padded to the same width are the same."""
+        """Say what passes are padded to, for those that are padded to the same width are the same.
+
+        But passes of one node: they follow others like them, while those of few nodes come after a draft, and find the
+        machine's caches full of other things.
+        """
         if self._padded != width:
             self._padded = width
-            self._standing = [_place(width(place)) for place in EDGES]
+            self._standing = [0, *(_place(width(place)) for place in EDGES[1:])]
             self._forget_tables()
 
     def observe(self, rows: int, width: int, seconds: float) -> None:

@@ -1,0 +1,48 @@
+"""Shapes of passes in half precision on a CPU: widths and key spans with which a row's results stay the same.
+
+How a sum is rounded depends on the kernel that makes it, and kernels are chosen by shape. A token that is scored by
+itself in one decoding and among drafted ones in another should come out the same, bit by bit, so shapes are padded to
+those that agree with each other. What was measured of which processors is in docs/lossless.md, "Floating point".
+
+Kernels are also made anew for every shape that is met, which takes two to ten times as long as the pass itself. So
+there are few.
+"""
+
+from __future__ import annotations
+
+WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Widths that passes are padded to; wider ones to multiples of `SPAN_STEP`. Six rows are what a product with AVX-512
+takes at once: they cost as much as four, and eight a third more."""
+
+LEAST_WIDTH = 4
+"""Least width of a pass whose results matter: products of fewer rows are made by other kernels, of one row and of up
+to three, which round otherwise."""
+
+SPAN_STEP = 32
+"""Key spans are multiples of this, for attention adds up whole vectors otherwise than the rest behind them."""
+
+KEY_BLOCK, KEY_CHUNK = 192, 512
+"""Attention takes keys in chunks, and adds up those of a chunk in blocks: in whole ones, but from one to two blocks in
+two halves, wherever those may end. So a span has at most one block of a chunk, or at least two."""
+
+
+def padded_width(width: int, least: int = 1) -> int:
+    """The width that a pass over so many nodes per row is padded to."""
+    width = max(width, least)
+    return next((edge for edge in WIDTHS if edge >= width), _whole(width, SPAN_STEP))
+
+
+def whole_span(slots: int) -> int:
+    """The least span of whole vectors that holds so many slots."""
+    return _whole(slots, SPAN_STEP)
+
+
+def padded_span(slots: int) -> int:
+    """The span that a pass over so many slots is padded to."""
+    span = whole_span(slots)
+    of_chunk = span % KEY_CHUNK
+    return span - of_chunk + 2 * KEY_BLOCK if KEY_BLOCK < of_chunk < 2 * KEY_BLOCK else span
+
+
+def _whole(count: int, step: int) -> int:
+    return -(-count // step) * step
