@@ -47,7 +47,7 @@ class Machine(NamedTuple):
     """Milliseconds.
 
     Attributes:
-        passes: of the target, by width (`WIDTHS`), of which a pass takes that of the next; read: of a token of a prompt.
+        passes: of the target, by width (`WIDTHS`); read: of a token of a prompt.
         level, call: of a draft, by drafter.
         deciding: of a step in which a drafter was asked that is not free, half before and half after its pass.
     """

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
 from anydraft.crew import Crew
 from anydraft.growth import Bounds
+from anydraft.noise import Noise
 from anydraft.pacing import Outcome, Pacing
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
@@ -34,6 +35,7 @@ class Simulated:
         step, fixed, start: seconds of a level, of a call, of reading a prompt.
         behind: seconds a token of reading what was said since the last call.
         by_row: whether a level takes as much for every row.
+        lost: rows in which it is never right.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Simulated:
     start: float = 0.0
     behind: float = 0.0
     by_row: bool = False
+    lost: Callable[[Row], bool] = lambda row: False
     calls: int = 0
 
 
@@ -100,7 +103,7 @@ class World:
         tokens, scores, masses, total = [], [], [], 0.0
         for ahead in range(min(bound.depth, bound.nodes, row.remaining - 1)):
             masses.append(math.exp(total))
-            right = drafter.right(row.position + ahead)
+            right = 0.0 if drafter.lost(row) else drafter.right(row.position + ahead)
             total += math.log(max(drafter.stated(right), 1e-9))
             tokens.append(RIGHT if self.rng.random() < right else 0)
             scores.append(total)
@@ -111,8 +114,12 @@ class World:
 
     def run(self, pacing: Pacing, tokens: int, rows: int = 1) -> float:
         """Decode so many tokens in each of some rows; the speed, as a multiple of plain decoding's."""
-        before, plain = self.seconds, 0.0
-        active = [row_of(i, tokens) for i in range(rows)]
+        before = self.seconds
+        plain = sum(self.steps(pacing, [row_of(i, tokens) for i in range(rows)]))
+        return plain / (self.seconds - before)
+
+    def steps(self, pacing: Pacing, active: list[Row]) -> Iterator[float]:
+        """Decode rows step by step; of each the seconds that plain decoding would have taken."""
         while active:
             drafts = pacing.draft(active, cast(Crew, self))
             kept = []
@@ -129,9 +136,8 @@ class World:
             self.seconds += taken
             self.passes += 1
             pacing.observe(Outcome(active, drafts, kept, self.seconds_last, self._noisy(taken)))
-            plain += self.cost(len(active), 1) * sum(1 + len(accepted) for accepted in kept) / len(active)
+            yield self.cost(len(active), 1) * sum(1 + len(accepted) for accepted in kept) / len(active)
             active = [row for row in active if row.remaining > 0]
-        return plain / (self.seconds - before)
 
     def _noisy(self, seconds: float) -> float:
         stray = 5.0 if self.rng.random() < 0.02 else 1.0
@@ -141,4 +147,5 @@ class World:
 def row_of(index: int, tokens: int, temperature: float = 0.0) -> Row:
     """A row that wants so many tokens."""
     params = SamplingParams(max_new_tokens=tokens, temperature=temperature)
-    return Row(index=index, prompt=[0] * 100, params=params, processors=cast(Any, None))
+    noise = Noise(0, 2, "cpu") if temperature else None
+    return Row(index=index, prompt=[0] * 100, params=params, processors=cast(Any, None), noise=noise)

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from simulated import Simulated, World
+from simulated import Simulated, World, row_of
 
 from anydraft.growth import Bounds
 from anydraft.pacing import Fixed, Measured
@@ -75,6 +75,27 @@ def test_a_bad_drafter_is_asked_again_now_and_then() -> None:
     drafter.right = lambda _: 0.95
     world.run(pacing, 600)
     assert world.run(pacing, 300) > 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_texts_that_take_turns_do_not_silence_each_other(seed: int) -> None:
+    """As with two requests to a server: in one text the drafter pays, in another, which is sampled, it never does."""
+
+    def passes(texts: list[float]) -> int:
+        """Of the first text, while all are decoded in turns."""
+        drafter = Simulated("a", lambda _: 0.8, step=0.1, lost=lambda row: row.noise is not None)
+        world, pacing = World([drafter], cost=wide_is_cheap, seed=seed), Measured()
+        world.run(pacing, 400)
+        rows = [row_of(i, 1000, temperature) for i, temperature in enumerate(texts)]
+        runs = [world.steps(pacing, [row]) for row in rows]
+        made = 0
+        while rows[0].remaining > 0:
+            made += 1
+            for run in runs:
+                next(run, None)
+        return made
+
+    assert passes([0.0, 1.0]) < 1.15 * passes([0.0])
 
 
 # As fast as the best fixed length. ----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Passes in half precision on a CPU have few shapes: every new one would make kernels anew, and some round otherwise."""
+"""Passes in half precision on a CPU have few shapes: a new one would make kernels anew, and some round otherwise."""
 
 from __future__ import annotations
 

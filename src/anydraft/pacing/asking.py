@@ -97,7 +97,7 @@ class Asking:
             drafter.called(count, levels, seconds, warm=warm)
             self.known.price(drafter, len(self.rows))
         self.costly = self.costly or not drafter.free
-        allowed = [min(bound.depth, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
+        allowed = [min(bound.depth, bound.nodes, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
         self.asked.append(
             Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, not drafter.free, warm)
         )

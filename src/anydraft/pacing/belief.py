@@ -19,7 +19,8 @@ from anydraft.pacing.frailty import Frailty
 from anydraft.tree import DraftTree
 
 CONFIDENCES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.75, 0.85, 0.93, 0.98)
-DEPTHS = (1, 2, 4, 8)
+DEPTHS = (2, 4, 8)
+"""Depths at which another row of cells begins; the first one is for depth 1."""
 UNSCORED = 0.5
 """The confidence of a drafter that states none."""
 
@@ -61,7 +62,7 @@ class Belief:
         columns = range(len(CONFIDENCES) + 1)
         self._columns = [Share() for _ in columns]
         self._cells = [[Share() for _ in range(_ROWS)] for _ in columns]
-        self._lines: list[list[tuple[float, float]] | None] = [None for _ in columns]
+        self._lines: list[list[tuple[float, float] | None]] = [[None] * _ROWS for _ in columns]
 
     def probabilities(self, tree: DraftTree, frailty: float = 1.0, least: float = 0.0) -> list[float]:
         """For each node the probability that the target's path goes through it.
@@ -88,7 +89,8 @@ class Belief:
                 stated = exp(stated) if stated < 0.0 else 1.0
             column = bisect_right(CONFIDENCES, stated)
             depth = depths[node]
-            constant, slope = (lines[column] or self._worked_out(column))[_ROW[depth] if depth <= _DEEP else -1]
+            row = _ROW[depth] if depth <= _DEEP else -1
+            constant, slope = lines[column][row] or self._worked_out(column, row)
             chances[node] = chance = constant + slope * stated
             paths[node] = path * chance
             together[parent] += chance
@@ -112,7 +114,7 @@ class Belief:
         kept = {-1, *accepted}
         parents, depths, lines = tree.parents, tree.depths, self._lines
         together: dict[int, float] = {}  # of children, by parents along the path
-        touched: set[int] = set()
+        seen: list[tuple[int, int, bool]] = []
         sums = None if tree.scores is None else [*tree.scores, 0.0]
         for node, parent in enumerate(parents):
             if parent not in kept or (depth is not None and depths[node] > depth):
@@ -120,21 +122,20 @@ class Belief:
             stated = UNSCORED if sums is None else math.exp(min(sums[node] - sums[parent], 0.0))
             column, level = bisect_right(CONFIDENCES, stated), depths[node]
             row = _ROW[level] if level <= _DEEP else -1
-            constant, slope = (lines[column] or self._worked_out(column))[row]
+            constant, slope = lines[column][row] or self._worked_out(column, row)
             together[parent] = together.get(parent, 0.0) + constant + slope * stated
-            hit = node in kept
+            seen.append((column, row, node in kept))
+        for column, row, hit in seen:  # only now, or the first nodes would teach what is expected of the others
             self._cells[column][row].add(hit)
             self._columns[column].add(hit)
-            touched.add(column)
-        for column in touched:  # only now, or the first nodes would teach what is expected of the others
-            self._lines[column] = None
+            lines[column] = [None] * _ROWS
         if frailty is not None:
             hazards = [-math.log(min(max(total, LEAST), SURE)) for total in together.values()]
             frailty.observe(hazards, ended=len(hazards) > len(accepted))
 
-    def _worked_out(self, column: int) -> list[tuple[float, float]]:
-        of_column = self._columns[column].on((0.0, 1.0)) if self._columns[column].trials else (0.0, 1.0)
-        lines = [cell.on(of_column) if cell.trials else of_column for cell in self._cells[column]]
-        self._lines[column] = lines
-        return lines
+    def _worked_out(self, column: int, row: int) -> tuple[float, float]:
+        of_column, cell = self._columns[column], self._cells[column][row]
+        line = of_column.on((0.0, 1.0)) if of_column.trials else (0.0, 1.0)
+        self._lines[column][row] = line = cell.on(line) if cell.trials else line
+        return line
 

@@ -32,7 +32,7 @@ DARING, BOLD = 0.7, 0.35
 for, whatever was learned of levels, or a drafter that was wrong at first would never show how far it is right."""
 
 FEWEST = 7
-"""Nodes that a draft may have, whatever else bounds them."""
+"""Nodes that a draft may have, however many rows there are and whatever pass is expected."""
 
 SHORTEST = 3
 """Levels of a draft that is made to find out, whatever is stated: of one level nothing is learned of the next."""
@@ -55,6 +55,9 @@ class Limits:
     Attributes:
         depth: levels; width: nodes expanded per level; nodes: of a draft; branch: alternatives after each node.
         min_node: nodes that the drafter gives less than this are left out.
+
+    Raises:
+        ValueError: one of them is below 1, or `min_node` no probability.
     """
 
     depth: int
@@ -62,6 +65,13 @@ class Limits:
     nodes: int
     branch: int
     min_node: float
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "nodes", "branch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}; for none, give no drafter")
+        if not 0 <= self.min_node <= 1:
+            raise ValueError(f"min_node is a probability, from 0 to 1, got {self.min_node}")
 
     def deep(self, gain: float) -> int:
         """Levels worth drafting for a gain that is expected: room for twice as many, and some more."""
@@ -79,7 +89,9 @@ class Limits:
         if nodes > 2 * width:
             nodes = max(FEWEST, 2 * round(width))
         expanded = max(1, self.width // (1 + rows // 3))
-        return Bounds(depth, expanded, nodes, min_masses, self.min_node, self.branch, side=side)
+        return Bounds(
+            min(depth, self.depth), expanded, min(nodes, self.nodes), min_masses, self.min_node, self.branch, side=side
+        )
 
 
 class Now(NamedTuple):
@@ -163,15 +175,14 @@ def _offer(
     if drafter is None or drafter.free or not drafter.times.step(count):
         return None
     drafts = [known.expected(row, name) for row in rows]
-    order = sorted(range(count), key=lambda i: free[i] - drafts[i].gain)
+    order = [i for i in range(count) if rows[i].remaining > 1]
+    order.sort(key=lambda i: free[i] - drafts[i].gain)
     tokens, starting, levels, wide = count + sum(free), 0.0, 0.0, float(width)
     found, most = None, -math.inf
     for place, i in enumerate(order, start=1):
         gain = drafts[i].gain
         if gain <= free[i]:
             break
-        if rows[i].remaining <= 1:
-            continue
         tokens += gain - free[i]
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
             starting += known.reading(drafter, length(rows[i]), count) * (1 + gain) / max(1, rows[i].remaining)

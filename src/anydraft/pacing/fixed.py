@@ -93,7 +93,7 @@ class Steady:
 
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of a draft step and of a pass (weight 0.1 on the new values)."""
-        levels = max((draft.tree.depth for draft in outcome.drafts), default=0)
+        levels = max((draft.tree.levels or draft.tree.depth for draft in outcome.drafts), default=0)
         if levels:
             self._draft_step = _mean(self._draft_step, outcome.seconds_draft / levels)
             self._verify = _mean(self._verify, outcome.seconds_pass)

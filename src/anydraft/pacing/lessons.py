@@ -53,7 +53,8 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
         name = "plain" if draft.drafter is None else names[draft.drafter]
         state = known.state(row)
         state.rows = count
-        state.report.count(name, len(draft.tree), probe=step.probing and draft.drafter is not None)
+        probed = step.probing and any(asked.costly and row in asked.rows for asked in step.asked)
+        state.report.count(name, len(draft.tree), probe=probed)
         for asked in step.asked:
             if row in asked.rows and (asked.name == name or asked.costly):
                 _learn_draft(known, asked, row, draft, accepted)
@@ -82,18 +83,21 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         return
     count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
     served = tokens = 0
+    nodes = sum(len(draft.tree) for draft in outcome.drafts)
     for asked in free:
         mine: list[int] = []
+        verified = 0
         seen, right, trees = 0, 0, dict(zip(asked.rows, asked.trees, strict=True))
         for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
             tree = trees.get(row, DraftTree.EMPTY)
             if draft.drafter == asked.which:
                 mine.append(len(accepted))
+                verified += len(draft.tree)
             elif len(tree) and row.finish_reason is None and seen < HINDSIGHT:
                 seen += 1
                 right += _in_hindsight(known, asked, row, tree, 1 + len(accepted))
         served, tokens = served + len(mine), tokens + sum(mine)
-        gained = sum(mine) / count - (passed - 1) if mine else 0.0
+        gained = sum(mine) / count - (passed - 1) * verified / max(1, nodes)
         drafter = known.drafters[asked.name]
         use = drafter.record(outcome.rows[0]).use
         # Where nobody else was asked, all that was done between the passes was done for free drafters.

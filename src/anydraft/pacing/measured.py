@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from anydraft.crew import Crew
 from anydraft.pacing.asking import Asking
@@ -25,6 +27,28 @@ from anydraft.pacing.pruning import worth
 from anydraft.pacing.report import PacingReport
 from anydraft.row import Row
 
+OVERHEAD = 0.016
+"""Share of the time that finding out may cost."""
+
+
+@dataclass(slots=True)
+class Course:
+    """What one step leaves to the next of the same session.
+
+    Attributes:
+        rows: of the last step.
+        before: drafters that were asked in it.
+        wait: steps until costly drafters are thought of again.
+        idled: steps without anybody asked of which nothing was learned yet.
+        plainly: nobody costly was asked and nothing was verified in the last step.
+    """
+
+    rows: int = 0
+    before: frozenset[int] = frozenset()
+    wait: int = 0
+    idled: int = 0
+    plainly: bool = False
+
 
 class Measured:
     """Pacing from measured times and acceptance.
@@ -36,9 +60,12 @@ class Measured:
         branch: alternatives considered after each node.
         min_node: nodes that the drafter gives less than this are left out.
         overhead: share of the time that finding out may cost, most of it for drafters that may well pay; and as much
-            again that estimates which were wrong may cost.
-        known: what another one has measured with the same target and drafters, and both go on learning; for when
-            several sessions run at the same time, each of which needs a pacing of its own.
+            again that estimates which were wrong may cost. By default `OVERHEAD`.
+        known: what another one has measured with the same target and drafters (its `known`), to go on from there. Of
+            those who share it only one at a time may decode, and its overhead is theirs.
+
+    Raises:
+        ValueError: a limit is below 1, `overhead` is not above 0, or does not fit what is known.
     """
 
     def __init__(
@@ -49,31 +76,31 @@ class Measured:
         *,
         branch: int = 8,
         min_node: float = 0.007,
-        overhead: float = 0.016,
+        overhead: float | None = None,
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
-        self.known = Knowledge(overhead, depth) if known is None else known
+        if known is not None and (overhead is not None or known.depth != depth):
+            raise ValueError(f"with known, leave out overhead, and let depth be its own ({known.depth})")
+        self.known = Knowledge(OVERHEAD if overhead is None else overhead, depth) if known is None else known
         self._step: Asking | None = None  # the one at hand
-        self._rows = 0  # of that step
-        self._wait = 0  # steps until costly drafters are thought of again
-        self._idled = 0  # steps without anybody asked of which nothing was learned yet
-        self._plainly = False  # nobody costly was asked and nothing was verified in the step before
+        # By first row: several sessions may take turns.
+        self._courses: WeakKeyDictionary[Row, Course] = WeakKeyDictionary()
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """One draft per row, from whoever pays best, or from nobody."""
         count, known = len(rows), self.known
-        if self._rows != count or not rows[0].tokens:
-            self._rows, self._wait, self._step = count, 0, None
+        course = self._courses.get(rows[0])
+        if course is None or course.rows != count:
+            course = self._courses[rows[0]] = Course(count)
             known.times.pad(crew.target.padded_width)
         awake = self._awake(crew)
-        waits = self._wait > 0
-        self._wait -= waits
+        waits = course.wait > 0
+        course.wait -= waits
         if waits and not awake:
             self._step = None
             return [NO_DRAFT] * count
-        before = {asked.which for asked in self._step.asked} if self._step is not None else set()
-        step = self._step = Asking(known, rows, crew, before)
+        step = self._step = Asking(known, rows, crew, course.before)
         if not crew.working or known.times.wants_plain(count):
             return step.drafts  # at times a plain pass, against which the others are measured
         now = Now.of(known, rows)
@@ -89,9 +116,9 @@ class Measured:
             choice, value = best(known, now, crew, free, width)
             now = now._replace(worth=value)
             if choice is None:
-                choice, self._wait = due(known, now, crew, free)
+                choice, course.wait = due(known, now, crew, free)
                 if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:
-                    self._wait = 0  # only in this step, for what free drafters have, no costly one pays
+                    course.wait = 0  # only in this step, for what free drafters have, no costly one pays
                 step.probing = choice is not None
                 if choice is not None and choice.ledger is not None:
                     step.ledger = choice.ledger
@@ -123,28 +150,33 @@ class Measured:
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
         started, known, step = time.perf_counter(), self.known, self._step
-        plainly, self._plainly = self._plainly, outcome.width == 1 and (step is None or not step.costly)
+        count, width, course = len(outcome.rows), outcome.width, self._courses[outcome.rows[0]]
+        self._step = None
+        plainly, course.plainly = course.plainly, width == 1 and (step is None or not step.costly)
+        course.before = frozenset() if step is None else frozenset([asked.which for asked in step.asked])
         if step is None or not step.asked:
             for row in outcome.rows:
                 known.state(row).report.count("plain")
-            self._idled += 1
+            course.idled += 1
             known.now += 1
-            if step is None and self._wait % 4:
+            if step is None and course.wait % 4:
                 return  # of many plain passes every fourth tells enough
         # A plain pass after a draft finds the machine's caches full of other things.
-        if outcome.width > 1 or (plainly and self._plainly):
-            known.times.observe(len(outcome.rows), outcome.width, outcome.seconds_pass)
-        if self._idled:
-            learn_plain(known, outcome.rows[0], self._idled)
-            self._idled = 0
+        if width > 1 or (plainly and course.plainly):
+            known.times.observe(count, width, outcome.seconds_pass)
+        if course.idled:
+            learn_plain(known, outcome.rows[0], course.idled)
+            course.idled = 0
         if step is None or not step.asked:
             return
         learn(known, step, outcome)
         learning = time.perf_counter() - started
         known.learning.add(learning)
         if step.costly:
-            deciding = max(0.0, outcome.seconds_draft - sum(asked.call for asked in step.asked)) + learning
-            known.deciding.add(min(deciding, known.seconds(len(outcome.rows), 1)))
+            # Weighing free drafts is part of asking for them.
+            asking = sum(asked.call if asked.costly else asked.seconds for asked in step.asked)
+            deciding = max(0.0, outcome.seconds_draft - asking) + learning
+            known.deciding.add(min(deciding, known.seconds(count, 1)))
 
     def report(self, row: Row) -> PacingReport | None:
         """What was chosen for the row, and the figures on which it was."""

@@ -59,7 +59,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
                 candidates.append((-math.inf, which, i))
                 continue
             loss = start + free[i] / now.worth
-            loss += _loss(now, drafter, known.form(row, name).expected(record, PROBE))
+            loss += _loss(known, now, drafter, known.form(row, name).expected(record, PROBE))
             draft = known.expected(row, name)
             in_doubt = may_pay(known, now, drafter, draft, record, known.form(row, name).rests(record))
             ledger, most = known.exploring, 1.0
@@ -94,12 +94,13 @@ def may_pay(
     hoped = min(right + DOUBT * math.sqrt(right * (1 - right) / tokens), MOST_HOPED)
     for levels in (min(levels, known.depth) for levels in DOUBTED):
         depth = record.reach.hazards().tokens * levels
-        if _loss(now, drafter, Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)) < 0:
+        if _loss(known, now, drafter, Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)) < 0:
             return True
     return False
 
 
-def _loss(now: Now, drafter: Experience, draft: Expected) -> float:
+def _loss(known: Knowledge, now: Now, drafter: Experience, draft: Expected) -> float:
     """Plain passes that a draft for one of the rows is expected to lose."""
     drafting = drafter.times.seconds(draft.levels, 1) or (drafter.call.value if drafter.call else 0.0)
+    drafting += known.deciding.value
     return drafting / now.plain + now.passes(draft.width) - (len(now.rows) + draft.gain) / now.worth

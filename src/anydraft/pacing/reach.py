@@ -93,11 +93,14 @@ class Hazards:
         hits /= self.tokens
         if hits >= 1:
             return (NONE,) * levels
-        found, left = [], -math.log(max(hits, 1e-9))
+        found: list[float] = []
+        left = -math.log(max(hits, 1e-9))
         for level in range(levels):
             left -= frailty * self.tokens * self.depth[_place(int(self.tokens * level))]
             nats = left / max(of_stated * self.stated, 1e-6) - self.tokens * self.drop
-            found.append(NONE if nats < 0 else max(math.exp(-min(nats, 50.0)), LEAST))
+            if nats < 0:
+                return (*found, *[NONE] * (levels - level))
+            found.append(max(math.exp(-min(nats, 50.0)), LEAST))
         return tuple(found)
 
     def along(self, path: Path) -> Along:
@@ -118,7 +121,7 @@ class Path:
         levels: of the drafter, 0 where they say nothing of the depth; depth: in the target's tokens.
         survived: depth that it got through, of that.
         ended: whether it is known to have ended at the level after those.
-        drops: by level, nats by which the stated mass fell there, where it is stated.
+        drops: by level of those, nats by which the stated mass fell there, where it is stated.
     """
 
     levels: int
@@ -138,11 +141,12 @@ class Path:
             most: tokens that were wanted at all.
         """
         masses = tree.masses
-        logs = [math.log(max(mass, 1e-9)) for mass in masses]
-        drops = tuple(max(0.0, before - after) for before, after in pairwise(logs))
         levels = 0 if most is not None and depth >= most else tree.levels or depth
         known = min(len(masses), tree.depth)
-        return cls(levels, max(depth, len(masses)), min(accepted, known), accepted < known, drops)
+        survived, ended = min(accepted, known), accepted < known
+        logs = [math.log(max(mass, 1e-9)) for mass in masses[: survived + ended + 1]]
+        drops = tuple([max(0.0, before - after) for before, after in pairwise(logs)])
+        return cls(levels, max(depth, len(masses)), survived, ended, drops)
 
 
 class Reach:

@@ -140,8 +140,8 @@ class PassTimes:
         if plain is None or width <= 1:
             return plain
         passes, place = self._passes(rows), _place(width)
-        if passes.table is not None:
-            return plain * passes.table[place]
+        if passes.table is not None or passes.ratios:
+            return plain * self.table(rows)[1][place]
         return plain * math.exp(self._log_ratio(passes, rows, EDGES[self._standing[place]]))
 
     def table(self, rows: int) -> tuple[float, list[float]]:
