@@ -515,6 +515,80 @@ def test_a_draft_has_at_most_twice_the_nodes_that_are_expected() -> None:
             assert LIMITS.bounds(rows, 5, (0.1,), width=width).nodes == min(most, max(7, 2 * round(width)))
 
 
+@pytest.mark.parametrize(("depth", "nodes"), [(1, 31), (2, 31), (20, 1), (20, 4), (20, 31)])
+def test_no_draft_is_deeper_or_larger_than_was_asked_for(depth: int, nodes: int) -> None:
+    """Not the first one, nor one that is made to find out."""
+    drafter = Simulated("a", lambda _: 0.5)
+    world, pacing, seen = World([drafter]), Measured(depth, nodes=nodes), []
+    tree = world._tree
+    world._tree = lambda *asked: seen.append(tree(*asked)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
+    world.run(pacing, 300)
+    assert 0 < max(tree.levels for tree in seen) <= min(depth, nodes)
+
+
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"nodes": 0}, {"width": 0}, {"branch": 0}, {"min_node": 1.5}])
+def test_limits_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Measured(**wrong)
+
+
+def test_what_is_known_has_its_own_overhead_and_depth() -> None:
+    known = Measured(depth=8).known
+    assert Measured(depth=8, known=known).known is known
+    for options in ({"depth": 8, "overhead": 0.1}, {"depth": 9}):
+        with pytest.raises(ValueError, match="known"):
+            Measured(known=known, **options)  # type: ignore[arg-type]
+
+
+def test_a_draft_as_large_as_was_allowed_has_not_ended() -> None:
+    """Eight rows may have seven nodes each: a right chain of those would have gone on being right."""
+    world, pacing = World([Simulated("a", lambda _: 0.999)], noise=0.0), Measured(depth=20, nodes=7)
+    world.run(pacing, 400)
+    assert pacing.known.drafters["a"].record(row_of(0, 1)).runs.ends < 3
+
+
+def test_probes_are_counted_for_the_rows_that_were_probed() -> None:
+    """The writer is asked about the second row, and says nothing; the first one has what the copier found."""
+    known, rows, tree = Knowledge(0.01, 20), [row_of(0, 400), row_of(1, 400)], DraftTree.chain([RIGHT])
+    step = a_step(known, rows, [tree, DraftTree.EMPTY])
+    step.asked.append(Asked(WRITER, "writer", rows[1:], [DraftTree.EMPTY], 0, [20], 0.0, 0.0, True, True))
+    step.probing = True
+    committed(known, step, [Draft(tree, COPIER), NO_DRAFT], 0)
+    assert [known.state(row).report.probes for row in rows] == [0, 1]
+
+
+def test_a_free_drafter_pays_for_the_time_of_its_own_nodes() -> None:
+    uses = []
+    for others in (0, 15):
+        known, rows = Knowledge(0.01, 20), [row_of(0, 400), row_of(1, 400)]
+        known.times.observe(2, 1, 1.0)
+        for _ in range(40):
+            known.times.observe(2, 16, 2.0)
+        drafts = [Draft(DraftTree.chain([0]), COPIER), Draft(DraftTree.chain([0] * 15), WRITER) if others else NO_DRAFT]
+        for _ in range(20):
+            step = a_step(known, rows, [drafts[0].tree, DraftTree.EMPTY])
+            step.asked.append(Asked(WRITER, "writer", rows[1:], [drafts[1].tree], 1, [20], 0.0, 0.0, True, True))
+            committed(known, step, drafts, 0)
+        uses.append(known.drafters["copier"].record(rows[0]).use.value)
+    assert uses[1] == pytest.approx(-1 / 16, abs=0.04)
+    assert -0.2 < uses[0] < 0.0
+
+
+def test_a_row_that_wants_one_token_is_not_drafted_for() -> None:
+    drafter, asked = Simulated("a", lambda _: 0.9), []
+    world, pacing = World([drafter], cost=lambda rows, width: 1.0), Measured()
+    world.run(pacing, 200, rows=3)
+    propose = world.propose
+    world.propose = lambda which, rows, bounds: asked.extend(rows) or propose(which, rows, bounds)  # type: ignore
+    rows = [row_of(i, 100) for i in range(3)]
+    for row in rows:
+        world.known.add((0, row))
+    rows[1].tokens = [RIGHT] * 99
+    sum(world.steps(pacing, rows))
+    assert rows[0] in asked
+    assert rows[1] not in asked
+
+
 def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:
     known, row = Knowledge(0.01, 20), row_of(0, 400)
     drafter = known.drafters["writer"] = Experience()
