@@ -33,7 +33,7 @@ from anydraft.packing import pack, packed_bytes
 from anydraft.pretrained import load_model, load_tokenizer
 from anydraft.target import Target
 
-WIDTHS = (1, 2, 4, 8, 16, 32)
+WIDTHS = (1, 4, 6, 8, 12, 16, 32)
 PROMPT = 'def merge(first, second):\n    """Merge two sorted lists into one."""\n'
 FORMS = ("packed", "plain weights")
 PARTS = ("target", "drafter", "other")

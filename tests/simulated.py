@@ -69,7 +69,7 @@ class World:
     seconds: float = 0.0
     passes: int = 0
     tokens: int = 0
-    target: Any = field(default_factory=lambda: SimpleNamespace(fixed_width=None, padded_width=int))
+    target: Any = field(default_factory=lambda: SimpleNamespace(fixed_width=None, padded_width=unpadded))
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -142,6 +142,11 @@ class World:
     def _noisy(self, seconds: float) -> float:
         stray = 5.0 if self.rng.random() < 0.02 else 1.0
         return seconds * stray * math.exp(self.rng.gauss(0.0, self.noise))
+
+
+def unpadded(width: int, rows: int) -> int:
+    """A target that pads no pass."""
+    return width
 
 
 def row_of(index: int, tokens: int, temperature: float = 0.0) -> Row:

@@ -108,7 +108,7 @@ def test_a_width_whose_first_passes_were_slow_is_looked_at_again() -> None:
 def test_widths_that_are_padded_to_the_same_are_one() -> None:
     """A pass over nine nodes tells of one over sixteen, and so nothing between eight and sixteen seems cheaper."""
     times, free = PassTimes(), PassTimes()
-    times.pad(lambda width: next(edge for edge in (1, 2, 4, 8, 16, 32, 1024) if edge >= width))
+    times.pad(lambda width, rows: next(edge for edge in (1, 2, 4, 8, 16, 32, 1024) if edge >= width))
     for seen in (times, free):
         for _ in range(40):
             seen.observe(1, 1, 1.0)
@@ -128,7 +128,7 @@ def test_widths_that_are_padded_to_the_same_are_one() -> None:
 
 def test_pacing_asks_the_target_what_it_pads_to() -> None:
     world, pacing = World([Simulated("a", lambda _: 0.9)]), Measured()
-    world.target.padded_width = lambda width: 1 if width == 1 else 32 * -(-width // 32)
+    world.target.padded_width = lambda width, rows: 1 if width == 1 else 32 * -(-width // 32)
     world.run(pacing, 100)
     assert pacing.known.times.seen(1) == [1, 32]
 
@@ -306,13 +306,13 @@ COPIER, WRITER = 1, 0
 
 def a_step(known: Knowledge, rows: list[Row], trees: list[DraftTree], drafts: Sequence[Draft] | None = None) -> Asking:
     """A step in which the copier drafted for all rows for free, and the writer too where its drafts are verified."""
-    step = Asking(known, rows, cast(Any, SimpleNamespace(names=("writer", "copier"), working=[0, 1])), set())
+    step = Asking(known, rows, cast(Any, SimpleNamespace(names=("writer", "copier"), working=[0, 1])), set(), set())
     for name in ("writer", "copier"):
         known.drafters.setdefault(name, Experience())
-    step.asked = [Asked(COPIER, "copier", rows, trees, 4, [20] * len(rows), 0.0, 0.0, False, True)]
+    step.asked = [Asked(COPIER, "copier", rows, trees, 4, [20] * len(rows), 0.0, 0.0, False, True, True)]
     if drafts is not None:
         theirs = [draft.tree for draft in drafts]
-        step.asked.append(Asked(WRITER, "writer", rows, theirs, 4, [20] * len(rows), 0.0, 0.0, True, True))
+        step.asked.append(Asked(WRITER, "writer", rows, theirs, 4, [20] * len(rows), 0.0, 0.0, True, True, True))
     return step
 
 
@@ -551,7 +551,7 @@ def test_probes_are_counted_for_the_rows_that_were_probed() -> None:
     """The writer is asked about the second row, and says nothing; the first one has what the copier found."""
     known, rows, tree = Knowledge(0.01, 20), [row_of(0, 400), row_of(1, 400)], DraftTree.chain([RIGHT])
     step = a_step(known, rows, [tree, DraftTree.EMPTY])
-    step.asked.append(Asked(WRITER, "writer", rows[1:], [DraftTree.EMPTY], 0, [20], 0.0, 0.0, True, True))
+    step.asked.append(Asked(WRITER, "writer", rows[1:], [DraftTree.EMPTY], 0, [20], 0.0, 0.0, True, True, True))
     step.probing = True
     committed(known, step, [Draft(tree, COPIER), NO_DRAFT], 0)
     assert [known.state(row).report.probes for row in rows] == [0, 1]
@@ -567,7 +567,7 @@ def test_a_free_drafter_pays_for_the_time_of_its_own_nodes() -> None:
         drafts = [Draft(DraftTree.chain([0]), COPIER), Draft(DraftTree.chain([0] * 15), WRITER) if others else NO_DRAFT]
         for _ in range(20):
             step = a_step(known, rows, [drafts[0].tree, DraftTree.EMPTY])
-            step.asked.append(Asked(WRITER, "writer", rows[1:], [drafts[1].tree], 1, [20], 0.0, 0.0, True, True))
+            step.asked.append(Asked(WRITER, "writer", rows[1:], [drafts[1].tree], 1, [20], 0.0, 0.0, True, True, True))
             committed(known, step, drafts, 0)
         uses.append(known.drafters["copier"].record(rows[0]).use.value)
     assert uses[1] == pytest.approx(-1 / 16, abs=0.04)
@@ -644,7 +644,7 @@ def test_while_all_drafts_are_equally_deep_a_part_of_their_time_is_fixed() -> No
 def test_a_trial_waits_the_longer_the_more_it_lost() -> None:
     form, gaps = Form(), []
     for lost in (0.0, 1.0, 2.5, 9.0):
-        form.probed(100, lost, paid=False, on_trial=True, warm=True)
+        form.probed(100, lost, paid=False, on_trial=True, again=True)
         gaps.append(form.due - 100)
     assert gaps == [TRIAL_GAP, TRIAL_GAP, round(2.5 * TRIAL_GAP), LONGEST_GAP]
 

@@ -98,7 +98,7 @@ def test_a_draft_is_weighed_by_the_frailty_of_its_row() -> None:
         met=lambda which, row: True,
         propose=lambda which, rows, bounds: [tree],
     )
-    step, belief = Asking(known, [row], crew, set()), drafter.record(row).belief
+    step, belief = Asking(known, [row], crew, set(), set()), drafter.record(row).belief
     step.ask(0, [0], [Bounds(4)])
     assert step.chances == [belief.probabilities(tree, form.frailty_nodes.factor)]
     assert step.chances[0][0] < belief.probabilities(tree)[0]
@@ -130,8 +130,8 @@ def test_of_one_text_it_is_not_learned_whether_texts_differ() -> None:
     record.errors = [1.0, 1.0, 0.0]  # drafts of the one text were all chance
     for row in rows:
         for _ in range(20):
-            step = Asking(known, [row], crew, set())
-            step.asked = [Asked(0, "writer", [row], [chain(0.5, 2)], 2, [20], 0.0, 0.0, True, True)]
+            step = Asking(known, [row], crew, set(), set())
+            step.asked = [Asked(0, "writer", [row], [chain(0.5, 2)], 2, [20], 0.0, 0.0, True, True, True)]
             row.tokens += [1]
             learn(known, step, Outcome([row], [Draft(chain(0.5, 2), 0)], [[]], 0.0, 1.0))
             record.errors = [1.0, 1.0, 0.0]

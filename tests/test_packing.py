@@ -69,7 +69,7 @@ def logits(model: PreTrainedModel, rows: int, width: int, **options: Any) -> tor
         return model(ids, **options).logits  # type: ignore[no-any-return]
 
 
-WIDTHS = (1, 2, 5, 8, 17, 33, 64)
+WIDTHS = (1, 2, 5, 6, 8, 12, 17, 33, 64)
 ROWS = (1, 2, 3, 5, 8)
 
 

@@ -44,14 +44,14 @@ class LanguageModel:
             `inference_mode`; dropout must be off, so a model in training mode is refused).
         fixed_width: when given, every pass has exactly this many nodes per row and a key span in whole buckets,
             so that floating point results do not depend on how many tokens were drafted.
-        least_width: nodes per row that a pass in half precision on a CPU has at least, where its width is not fixed.
+        alike: pad passes in bfloat16 on a CPU so that a token is rounded alike alone and among others, as far as that
+            is known (`shapes.py`). Where the width is fixed that is so anyway.
     """
 
-    def __init__(self, model: PreTrainedModel, *, fixed_width: int | None = None, least_width: int = 1) -> None:
+    def __init__(self, model: PreTrainedModel, *, fixed_width: int | None = None, alike: bool = False) -> None:
         _refuse_unsupported(model)
         self.model = model
         self.fixed_width = fixed_width
-        self.least_width = least_width
         self.text_config = model.config.get_text_config()
         self.vocab_size = int(self.text_config.vocab_size)
         self.dtype = model.dtype
@@ -60,6 +60,7 @@ class LanguageModel:
         parameters = inspect.signature(model.forward).parameters
         self._takes_keep = "logits_to_keep" in parameters
         self._padded = self.dtype in (torch.bfloat16, torch.float16) and model.device.type == "cpu"
+        self._alike = alike and self._padded and self.dtype == torch.bfloat16 and fixed_width is None
         self._masks = Masks(self.kinds, self.window, self.dtype)
         self._embedding = model.get_input_embeddings()
         self._catcher: LastHidden | None = None
@@ -89,7 +90,7 @@ class LanguageModel:
 
     def new_cache(self, rows: int, slots: int = 1) -> SlotCache:
         """An empty cache with room for `slots` tokens a row."""
-        return SlotCache(rows, slots)
+        return SlotCache(rows, self._span(slots))
 
     def prefill(self, cache: SlotCache, row: int, tokens: Sequence[int]) -> None:
         """Append committed tokens to one row of the cache, in chunks."""
@@ -132,7 +133,7 @@ class LanguageModel:
         for start in range(0, max(len(tokens) for tokens in prompts), PREFILL_CHUNK):
             chunks = [tokens[start : start + PREFILL_CHUNK] for tokens in prompts]
             nodes = [chain(chunk) for chunk in chunks]
-            width = self.padded_width(max(len(chunk) for chunk in chunks))
+            width = self.padded_width(max(len(chunk) for chunk in chunks), len(rows))
             states = self._pass(cache, nodes, rows=rows, keep=1, width=width, hidden=hidden is not None).hidden
             for i, (row, chunk) in enumerate(zip(rows, chunks, strict=True)):
                 cache.advance(row, len(chunk))
@@ -157,12 +158,15 @@ class LanguageModel:
                 raise ValueError(f"a pass of {width} nodes does not fit the fixed width {self.fixed_width}")
             width = self.fixed_width
         else:
-            width = self.padded_width(width)
+            width = self.padded_width(width, cache.num_rows)
         return self._pass(cache, nodes, rows=range(cache.num_rows), keep=None, width=width, hidden=hidden)
 
-    def padded_width(self, width: int) -> int:
+    def padded_width(self, width: int, rows: int) -> int:
         """The width that a pass over so many nodes per row is padded to, where its width is not fixed."""
-        return padded_width(width, self.least_width) if self._padded else width
+        return padded_width(width, rows, alike=self._alike) if self._padded else width
+
+    def _span(self, slots: int) -> int:
+        return padded_span(slots) if self._alike else whole_span(slots)
 
     @torch.inference_mode()
     def _pass(
@@ -173,8 +177,7 @@ class LanguageModel:
             starts.append(cache.lengths[r] + len(cache.tails[r]))
             if len(tokens):
                 cache.append(r, parents)
-        slots = max(starts) + width
-        span = padded_span(slots) if self._padded else whole_span(slots)
+        span = self._span(max(starts) + width)
         if self.fixed_width is not None:
             span = bucket(max(span, cache.fixed_span))
         cache.reserve(span)

@@ -36,12 +36,12 @@ class Masks:
         """Masks (rows, 1, width, span) for the pass that the cache has planned; by kind where there are several.
 
         `counts`: new nodes of each row, the last ones of its tail; what the pass reads behind them is padding, and
-        sees itself.
+        sees something, itself or what the others see.
         """
         span = cache.current.span
         windowed = 0 < self.window < span
-        if width == 1 and not windowed and self._alike(cache, rows, counts):
-            full = self._prefix(len(rows), cache.lengths[rows[0]] + 1, span, device)
+        if not windowed and self._alike(cache, rows, counts):
+            full = self._prefix(len(rows), width, cache.lengths[rows[0]] + 1, span, device)
         else:
             full = self._full(cache, rows, counts, width, span).to(device)
         near = self._near(cache, rows, counts, full) if windowed else full
@@ -58,15 +58,15 @@ class Masks:
             for row, count in zip(rows, counts, strict=True)
         )
 
-    def _prefix(self, rows: int, seen: int, span: int, device: torch.device) -> torch.Tensor:
-        """(rows, 1, 1, span) with the first slots seen: plain decoding's, a part of one vector that is kept."""
+    def _prefix(self, rows: int, width: int, seen: int, span: int, device: torch.device) -> torch.Tensor:
+        """(rows, 1, width, span) with the first slots seen: plain decoding's, a part of one vector that is kept."""
         kept = self._kept
         if kept is None or kept.device != device or seen > self._zeros or span - seen > len(kept) - self._zeros:
             self._zeros = 2 * span
             kept = self._kept = torch.zeros(4 * span, dtype=self.dtype, device=device)
             kept[self._zeros :] = self._closed
         start = self._zeros - seen
-        return kept[start : start + span].expand(rows, 1, 1, span)
+        return kept[start : start + span].expand(rows, 1, width, span)
 
     def _full(
         self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], width: int, span: int

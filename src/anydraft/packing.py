@@ -27,7 +27,7 @@ from anydraft.layout import LaidOut, laid_out, missing
 
 logger = logging.getLogger(__name__)
 
-PROBED_ROWS = (1, 2, 4, 8, 16, 32, 33, 64)
+PROBED_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 33, 48, 64)
 
 
 def pack(model: nn.Module) -> int:

@@ -97,8 +97,7 @@ class Session:
         if hidden is not None:
             self.crew.hearing.keep_pass(rows, hidden, accepted)
         ended = time.perf_counter()
-        if self.crew.drafters:
-            self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted))
+        self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted))
         self._spread("seconds_draft", drafted - started)
         self._spread("seconds_convert", self.crew.seconds_convert - converting)
         self._spread("seconds_verify", verified - drafted)

@@ -1,11 +1,9 @@
-"""Shapes of passes in half precision on a CPU: widths and key spans with which a row's results stay the same.
+"""Shapes of passes in half precision on a CPU: few, and such that a token is rounded alike alone and among others.
 
-How a sum is rounded depends on the kernel that makes it, and kernels are chosen by shape. A token that is scored by
-itself in one decoding and among drafted ones in another should come out the same, bit by bit, so shapes are padded to
-those that agree with each other. What was measured of which processors is in docs/lossless.md, "Floating point".
-
-Kernels are also made anew for every shape that is met, which takes two to ten times as long as the pass itself. So
-there are few.
+Kernels are made anew for every shape that is met, which takes two to ten times as long as the pass itself. So there are
+few. And how a sum is rounded depends on the kernel that makes it. A token that is scored by itself in one decoding and
+among drafted ones in another should come out the same, bit by bit, so in bfloat16 shapes are padded to some that agree.
+What was measured of which processors is in docs/lossless.md, "Floating point".
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Widths that passes are padded to; wider ones to multiples of `SPAN_STEP`. Six rows are what a product with AVX-512
 takes at once: they cost as much as four, and eight a third more."""
 
-LEAST_WIDTH = 4
+LEAST_WIDTH, MOST_PADDED = 4, 8
 """Least width of a pass whose results matter: products of fewer rows are made by other kernels, of one row and of up
-to three, which round otherwise."""
+to three, which round otherwise. But of a batch only as long as it makes so many nodes in all, which cost little more
+than one; beyond that plain decoding would be slower."""
 
 SPAN_STEP = 32
 """Key spans are multiples of this, for attention adds up whole vectors otherwise than the rest behind them."""
@@ -26,9 +25,14 @@ KEY_BLOCK, KEY_CHUNK = 192, 512
 two halves, wherever those may end. So a span has at most one block of a chunk, or at least two."""
 
 
-def padded_width(width: int, least: int = 1) -> int:
-    """The width that a pass over so many nodes per row is padded to."""
-    width = max(width, least)
+def padded_width(width: int, rows: int = 1, *, alike: bool = False) -> int:
+    """The width that a pass over so many nodes per row is padded to.
+
+    Args:
+        alike: whether a token is to be rounded alike by itself and among others.
+    """
+    if alike and rows * LEAST_WIDTH <= MOST_PADDED:
+        width = max(width, LEAST_WIDTH)
     return next((edge for edge in WIDTHS if edge >= width), _whole(width, SPAN_STEP))
 
 
@@ -38,7 +42,7 @@ def whole_span(slots: int) -> int:
 
 
 def padded_span(slots: int) -> int:
-    """The span that a pass over so many slots is padded to."""
+    """The span that a pass over so many slots is padded to, so that keys are added up alike wherever it ends."""
     span = whole_span(slots)
     of_chunk = span % KEY_CHUNK
     return span - of_chunk + 2 * KEY_BLOCK if KEY_BLOCK < of_chunk < 2 * KEY_BLOCK else span

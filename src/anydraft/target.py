@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from anydraft.errors import UnsupportedModel
 from anydraft.lm import LanguageModel
-from anydraft.shapes import LEAST_WIDTH
 from anydraft.tree import DraftTree
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Target(LanguageModel):
         exact: bool = False,
         structure: Structure | None = None,
     ) -> None:
-        super().__init__(model, fixed_width=self.EXACT_WIDTH if exact else None, least_width=LEAST_WIDTH)
+        super().__init__(model, fixed_width=self.EXACT_WIDTH if exact else None, alike=True)
         self.tokenizer = tokenizer
         self.exact = exact
         self.structure: Structure = structure or self._probe()

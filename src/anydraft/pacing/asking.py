@@ -28,7 +28,7 @@ class Asked:
         levels: of the deepest draft; allowed: per row, levels of the deepest that it could have been.
         call: seconds of the call; seconds: with reading what is new of known rows, and for a free one with weighing
             its drafts.
-        warm: whether it was asked in the step before, too.
+        warm: whether it was asked in the step before, too; again: in that of the same session.
     """
 
     which: int
@@ -41,13 +41,14 @@ class Asked:
     seconds: float
     costly: bool
     warm: bool
+    again: bool
 
 
 class Asking:
     """One step.
 
     Args:
-        before: drafters that were asked in the step before.
+        warm: drafters that were asked in the step before, of whatever session; before: in that of the same session.
 
     Attributes:
         asked: the calls so far.
@@ -57,8 +58,10 @@ class Asking:
         speed: tokens of a row that a plain pass is worth.
     """
 
-    def __init__(self, known: Knowledge, rows: Sequence[Row], crew: Crew, before: Set[int]) -> None:
-        self.known, self.rows, self.crew, self.before = known, rows, crew, before
+    def __init__(
+        self, known: Knowledge, rows: Sequence[Row], crew: Crew, warm: Set[int], before: Set[int]
+    ) -> None:
+        self.known, self.rows, self.crew, self.warm, self.before = known, rows, crew, warm, before
         self.asked: list[Asked] = []
         self.drafts = [NO_DRAFT] * len(rows)
         self.chances: list[list[float]] = [[] for _ in rows]
@@ -92,14 +95,14 @@ class Asking:
             self._read(drafter, new, reading)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
         seconds = crew.seconds_last + (0.0 if new else reading)
-        warm = which in self.before and not new
+        warm, again = which in self.warm and not new, which in self.before and not new
         if which in crew.working:  # how long it took to break says nothing
             drafter.called(count, levels, seconds, warm=warm)
             self.known.price(drafter, len(self.rows))
         self.costly = self.costly or not drafter.free
         allowed = [min(bound.depth, bound.nodes, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
         self.asked.append(
-            Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, not drafter.free, warm)
+            Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, not drafter.free, warm, again)
         )
         for i, row, tree in zip(places, rows, trees, strict=True):
             if not len(tree):

@@ -153,13 +153,13 @@ class Form:
         """Standard error of what a draft of the row is expected to bring, in tokens."""
         return record.profit.deviation / math.sqrt(max(1.0, self.rests(record)))
 
-    def probed(self, position: int, lost: float, *, paid: bool, on_trial: bool, warm: bool) -> None:
+    def probed(self, position: int, lost: float, *, paid: bool, on_trial: bool, again: bool) -> None:
         """Set when the next probe is due: at once, if the drafter had not drafted in the step before.
 
         Args:
             lost: plain passes; what a trial may lose is spread over the text.
         """
-        if not warm:
+        if not again:
             self.due = position
             return
         if on_trial:

@@ -132,7 +132,7 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
         record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
     for row in asked.rows:
-        known.form(row, asked.name).probed(row.position, lost, paid=paid, on_trial=on_trial, warm=asked.warm)
+        known.form(row, asked.name).probed(row.position, lost, paid=paid, on_trial=on_trial, again=asked.again)
 
 
 def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepted: Sequence[int]) -> None:

@@ -40,14 +40,12 @@ class Course:
         before: drafters that were asked in it.
         wait: steps until costly drafters are thought of again.
         idled: steps without anybody asked of which nothing was learned yet.
-        plainly: nobody costly was asked and nothing was verified in the last step.
     """
 
     rows: int = 0
     before: frozenset[int] = frozenset()
     wait: int = 0
     idled: int = 0
-    plainly: bool = False
 
 
 class Measured:
@@ -84,6 +82,9 @@ class Measured:
             raise ValueError(f"with known, leave out overhead, and let depth be its own ({known.depth})")
         self.known = Knowledge(OVERHEAD if overhead is None else overhead, depth) if known is None else known
         self._step: Asking | None = None  # the one at hand
+        # In the step before, of whatever session: who was asked; and if nobody costly was, and nothing was verified.
+        self._warm: frozenset[int] = frozenset()
+        self._plainly = False
         # By first row: several sessions may take turns.
         self._courses: WeakKeyDictionary[Row, Course] = WeakKeyDictionary()
 
@@ -100,7 +101,7 @@ class Measured:
         if waits and not awake:
             self._step = None
             return [NO_DRAFT] * count
-        step = self._step = Asking(known, rows, crew, course.before)
+        step = self._step = Asking(known, rows, crew, self._warm, course.before)
         if not crew.working or known.times.wants_plain(count):
             return step.drafts  # at times a plain pass, against which the others are measured
         now = Now.of(known, rows)
@@ -150,10 +151,13 @@ class Measured:
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
         started, known, step = time.perf_counter(), self.known, self._step
-        count, width, course = len(outcome.rows), outcome.width, self._courses[outcome.rows[0]]
+        count, width = len(outcome.rows), outcome.width
+        course = self._courses.get(outcome.rows[0])
+        if course is None:
+            return  # nobody was to be chosen
         self._step = None
-        plainly, course.plainly = course.plainly, width == 1 and (step is None or not step.costly)
-        course.before = frozenset() if step is None else frozenset([asked.which for asked in step.asked])
+        plainly, self._plainly = self._plainly, width == 1 and (step is None or not step.costly)
+        self._warm = course.before = frozenset() if step is None else frozenset([asked.which for asked in step.asked])
         if step is None or not step.asked:
             for row in outcome.rows:
                 known.state(row).report.count("plain")
@@ -162,7 +166,7 @@ class Measured:
             if step is None and course.wait % 4:
                 return  # of many plain passes every fourth tells enough
         # A plain pass after a draft finds the machine's caches full of other things.
-        if width > 1 or (plainly and course.plainly):
+        if width > 1 or (plainly and self._plainly):
             known.times.observe(count, width, outcome.seconds_pass)
         if course.idled:
             learn_plain(known, outcome.rows[0], course.idled)

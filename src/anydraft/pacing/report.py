@@ -8,17 +8,18 @@ from typing import Any
 
 @dataclass
 class PacingReport:
-    """Who drafted in how many steps, and the figures on which it was decided; seconds are of this machine.
+    """Who drafted in how many steps, and what is expected of it; seconds are of this machine.
 
     Attributes:
-        steps: target passes by who drafted for them; "plain" had no draft.
-        probes: of those, drafts that were made to find out.
+        steps: target passes by whose draft they verified; "plain" verified none, drafted or not.
+        probes: steps in which a drafter was asked about the row to find out.
         nodes: tokens verified, by drafter.
         seconds_plain: of a pass of one node, as last estimated.
-        seconds_pass: of passes by width (nodes, root included), where seen.
+        seconds_pass: of passes by width (nodes, root included), where seen; as padded.
         seconds_draft_step: of one more level, by drafter.
         expected_tokens: committed by a pass with a draft, by drafter, as last estimated for this row.
-        expected_speedup: of drafting over plain decoding, by drafter, as last estimated for this row.
+        expected_speedup: of drafting over plain decoding, by drafter, as last estimated for this row, without deciding
+            and reading prompts; of a free drafter, that of drafts which were verified.
     """
 
     steps: dict[str, int] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -83,25 +83,32 @@ class PassTimes:
 
     def __init__(self) -> None:
         self._of_rows: dict[int, _Passes] = {}
-        self._padded: Callable[[int], int] | None = None
-        self._standing: Sequence[int] = range(len(EDGES))
+        self._padded: Callable[[int, int], int] = lambda width, rows: width
+        self._standing: dict[int, list[int]] = {}
 
-    def pad(self, width: Callable[[int], int]) -> None:
-        """Say what passes are padded to, for those that are padded to the same width are the same.
+    def pad(self, width: Callable[[int, int], int]) -> None:
+        """Say what passes are padded to, by width and rows, for those that are padded to the same width are the same.
 
         But passes of one node: they follow others like them, while those of few nodes come after a draft, and find the
         machine's caches full of other things.
         """
         if self._padded != width:
             self._padded = width
-            self._standing = [0, *(_place(width(place)) for place in EDGES[1:])]
+            self._standing.clear()
             self._forget_tables()
+
+    def _stands(self, rows: int) -> list[int]:
+        """By edge, the place of the one that stands for it."""
+        standing = self._standing.get(rows)
+        if standing is None:
+            standing = self._standing[rows] = [0, *(_place(self._padded(place, rows)) for place in EDGES[1:])]
+        return standing
 
     def observe(self, rows: int, width: int, seconds: float) -> None:
         """Learn from one pass."""
         passes = self._passes(rows)
         log = math.log(max(seconds, 1e-9))
-        width = EDGES[self._standing[_place(width)]]
+        width = EDGES[self._stands(rows)[_place(width)]]
         if width == 1:
             self._move(passes, log)
             return
@@ -142,14 +149,14 @@ class PassTimes:
         passes, place = self._passes(rows), _place(width)
         if passes.table is not None or passes.ratios:
             return plain * self.table(rows)[1][place]
-        return plain * math.exp(self._log_ratio(passes, rows, EDGES[self._standing[place]]))
+        return plain * math.exp(self._log_ratio(passes, rows, EDGES[self._stands(rows)[place]]))
 
     def table(self, rows: int) -> tuple[float, list[float]]:
         """Expected seconds of a pass of one node (1 before anything was seen), and by edge how many times that."""
         passes = self._passes(rows)
         if passes.table is None:
             ratios = [math.exp(log) for log in self._log_ratios(passes, rows)]
-            passes.table = [ratios[place] for place in self._standing]
+            passes.table = [ratios[place] for place in self._stands(rows)]
         return self._plain(rows) or 1.0, passes.table
 
     def _passes(self, rows: int) -> _Passes:
