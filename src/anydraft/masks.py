@@ -40,8 +40,8 @@ class Masks:
         """
         span = cache.current.span
         windowed = 0 < self.window < span
-        if not windowed and self._alike(cache, rows, counts):
-            full = self._prefix(len(rows), width, cache.lengths[rows[0]] + 1, span, device)
+        if not windowed and self._plain(cache, rows, counts):
+            full = self._prefixes([cache.lengths[row] + 1 for row in rows], width, span, device)
         else:
             full = self._full(cache, rows, counts, width, span).to(device)
         near = self._near(cache, rows, counts, full) if windowed else full
@@ -50,23 +50,22 @@ class Masks:
         return {kind: near if kind == "sliding_attention" else full for kind in self.kinds}
 
     @staticmethod
-    def _alike(cache: SlotCache, rows: Sequence[int], counts: Sequence[int]) -> bool:
-        """Whether every row has one new node right behind its prefix, and all prefixes are equally long."""
-        length = cache.lengths[rows[0]]
-        return all(
-            count == 1 and len(cache.tails[row]) == 1 and cache.lengths[row] == length
-            for row, count in zip(rows, counts, strict=True)
-        )
+    def _plain(cache: SlotCache, rows: Sequence[int], counts: Sequence[int]) -> bool:
+        """Whether every row has one new node right behind its prefix."""
+        return all(count == 1 and len(cache.tails[row]) == 1 for row, count in zip(rows, counts, strict=True))
 
-    def _prefix(self, rows: int, width: int, seen: int, span: int, device: torch.device) -> torch.Tensor:
-        """(rows, 1, width, span) with the first slots seen: plain decoding's, a part of one vector that is kept."""
-        kept = self._kept
-        if kept is None or kept.device != device or seen > self._zeros or span - seen > len(kept) - self._zeros:
+    def _prefixes(self, seen: Sequence[int], width: int, span: int, device: torch.device) -> torch.Tensor:
+        """(rows, 1, width, span) with so many first slots seen: plain decoding's, parts of one vector that is kept."""
+        kept, most, least = self._kept, max(seen), min(seen)
+        if kept is None or kept.device != device or most > self._zeros or span - least > len(kept) - self._zeros:
             self._zeros = 2 * span
             kept = self._kept = torch.zeros(4 * span, dtype=self.dtype, device=device)
             kept[self._zeros :] = self._closed
-        start = self._zeros - seen
-        return kept[start : start + span].expand(rows, 1, width, span)
+        if most == least:
+            start = self._zeros - most
+            return kept[start : start + span].expand(len(seen), 1, width, span)
+        starts = [self._zeros - slots for slots in seen]
+        return torch.stack([kept[start : start + span] for start in starts])[:, None, None].expand(-1, 1, width, span)
 
     def _full(
         self, cache: SlotCache, rows: Sequence[int], counts: Sequence[int], width: int, span: int
