@@ -81,6 +81,16 @@ def test_masks(name: str, extra: int, window: int) -> None:
     assert torch.equal(torch.as_tensor(only), naive(rows, width, span, window))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("lengths", [[20], [20, 20], [20, 7, 0]])
+def test_padding_of_plain_passes_sees_something(lengths: list[int]) -> None:
+    """Or its numbers would be none; what it sees does not matter."""
+    rows = [(length, [-1], 1) for length in lengths]
+    cache, counts = planned(rows, 4)
+    made = torch.as_tensor(Masks(["full_attention"], 0, torch.float32).of(cache, range(len(rows)), counts, 4, CPU))  # type: ignore[arg-type]
+    assert torch.equal(made[:, :, :1], naive(rows, 4, cache.current.span, 0)[:, :, :1])
+    assert (made == 0).any(-1).all()
+
+
 def test_masks_of_growing_texts() -> None:
     masks = Masks(["full_attention"], 0, torch.bfloat16)
     for length, behind in [(1, 0), (3, 28), (30, 1), (29, 2), (70, 25), (2, 200), (90, 300)]:

@@ -98,6 +98,27 @@ def test_texts_that_take_turns_do_not_silence_each_other(seed: int) -> None:
     assert passes([0.0, 1.0]) < 1.15 * passes([0.0])
 
 
+def test_a_plain_pass_after_another_sessions_draft_is_not_timed() -> None:
+    """It finds the machine's caches full of other things, whoever drafted."""
+    drafter = Simulated("a", lambda _: 0.8, step=0.1, lost=lambda row: row.noise is not None)
+    world, pacing = World([drafter], cost=wide_is_cheap), Measured()
+    world.run(pacing, 400)
+    timed: list[int] = []
+    pacing.known.times.observe = lambda rows, width, seconds: timed.append(width)  # type: ignore[method-assign]
+    runs = [world.steps(pacing, [row_of(i, 500, temperature)]) for i, temperature in enumerate([0.0, 1.0])]
+    after_drafts = 0
+    for _ in range(60):
+        calls = []
+        for run in runs:
+            timed.clear()
+            calls.append(drafter.calls)
+            next(run)
+        if calls[1] > calls[0] and drafter.calls == calls[1]:  # the first drafted, and the second did not
+            after_drafts += 1
+            assert timed == []
+    assert after_drafts > 20
+
+
 # As fast as the best fixed length. ----------------------------------------------------------------
 
 GOOD = {

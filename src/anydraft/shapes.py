@@ -10,7 +10,7 @@ from __future__ import annotations
 
 WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Widths that passes are padded to; wider ones to multiples of `SPAN_STEP`. Six rows are what a product with AVX-512
-takes at once: they cost as much as four, and eight a third more."""
+takes at once: they cost as much as four, and eight a sixth to a quarter more."""
 
 LEAST_WIDTH, MOST_PADDED = 4, 8
 """Least width of a pass whose results matter: products of fewer rows are made by other kernels, of one row and of up
