@@ -126,6 +126,21 @@ def test_widths_that_are_padded_to_the_same_are_one() -> None:
     assert worth([likely], 1.0, times.table(1)[1])[0] == 16
 
 
+def test_a_plain_pass_stands_for_itself_whatever_it_is_padded_to() -> None:
+    """Passes of two to four nodes follow drafts, and are slower than plain ones of the same shape."""
+    times = PassTimes()
+    times.pad(lambda width, rows: max(4, width) if rows < 3 else width)
+    for _ in range(40):
+        times.observe(1, 1, 1.0)
+        times.observe(1, 3, 1.2)
+    assert times.seen(1) == [1, 4]
+    assert times.seconds(1, 1) == pytest.approx(1.0, rel=0.02)
+    assert times.seconds(1, 2) == times.seconds(1, 4) == pytest.approx(1.2, rel=0.02)
+    times.observe(4, 1, 1.0)
+    times.observe(4, 3, 1.2)
+    assert times.seen(4)[-1] == 3
+
+
 def test_pacing_asks_the_target_what_it_pads_to() -> None:
     world, pacing = World([Simulated("a", lambda _: 0.9)]), Measured()
     world.target.padded_width = lambda width, rows: 1 if width == 1 else 32 * -(-width // 32)

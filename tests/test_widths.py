@@ -79,9 +79,12 @@ def packed() -> Target:
 
 
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"), reason="measured with AVX-512")
-@pytest.mark.parametrize("length", [3, 61, 190, 330, 520])
+@pytest.mark.parametrize("length", [3, 130, 250, 285, 350])
 def test_a_token_is_scored_alike_whatever_is_scored_behind_it(length: int) -> None:
-    """No promise (`exact=True` makes one), but what was measured: bit by bit, on the packed target of the package."""
+    """No promise (`exact=True` makes one), but what was measured: bit by bit, on the packed target of the package.
+
+    All lengths but the first are such that narrower passes, or spans that end where blocks do not, give other bits.
+    """
     target = packed()
     ids = torch.randint(10, target.vocab_size, (700,), generator=torch.Generator().manual_seed(length)).tolist()
 
@@ -91,7 +94,7 @@ def test_a_token_is_scored_alike_whatever_is_scored_behind_it(length: int) -> No
         return target.score(slots, [nodes]).logits[0]
 
     alone = scored(chain(ids[length : length + 1]))[0]
-    for width in (2, 5, 8, 16, 32):
+    for width in (5, 16, 32):
         several = scored(chain(ids[length : length + width]))
         assert torch.equal(several[0], alone), width
         slots = target.new_cache(1)  # the last one, alone behind those before it
