@@ -572,6 +572,16 @@ def test_probes_are_counted_for_the_rows_that_were_probed() -> None:
     assert [known.state(row).report.probes for row in rows] == [0, 1]
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_first_draft_of_a_session_is_followed_by_another_at_once(again: bool) -> None:
+    """Even where the drafter is warm because another session has just asked it."""
+    known, row = Knowledge(0.01, 20), row_of(0, 400)
+    step = a_step(known, [row], [DraftTree.EMPTY])
+    step.asked.append(Asked(WRITER, "writer", [row], [DraftTree.chain([0])], 1, [20], 0.0, 0.0, True, True, again))
+    committed(known, step, [Draft(DraftTree.chain([0]), WRITER)], 0)
+    assert (known.form(row, "writer").due > row.position) is again
+
+
 def test_a_free_drafter_pays_for_the_time_of_its_own_nodes() -> None:
     uses = []
     for others in (0, 15):
