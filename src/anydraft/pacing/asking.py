@@ -56,6 +56,7 @@ class Asking:
         costly: whether a drafter was asked that is not free.
         probing: whether drafts are verified to find out; ledger: where what that loses is entered.
         speed: tokens of a row that a plain pass is worth.
+        urgency: per row, what its tokens are worth, 1 on average.
     """
 
     def __init__(
@@ -68,6 +69,11 @@ class Asking:
         self.probing = self.costly = False
         self.ledger = known.exploring
         self.speed = 1.0
+        self.urgency: Sequence[float] = [1.0] * len(rows)
+
+    def gained(self, accepted: Sequence[float]) -> float:
+        """What so many tokens of each row are worth, in tokens of a row."""
+        return sum(urgent * tokens for urgent, tokens in zip(self.urgency, accepted, strict=True)) / len(accepted)
 
     def ask_free(self, which: int, bounds: Bounds) -> None:
         """Ask a free drafter about all rows; its time is that of asking and of weighing what it says."""

@@ -18,6 +18,7 @@ from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import LEAST
 from anydraft.pacing.times import EDGES
+from anydraft.pacing.urgency import urgency
 from anydraft.row import Row
 
 ADVANTAGE, PATIENCE = 0.01, 0.5
@@ -101,18 +102,27 @@ class Now(NamedTuple):
         plain: seconds of a pass of one node.
         ratios: by edge, times of a pass over `plain`.
         worth: tokens of all rows that `plain` is worth.
+        urgency: of each row, what its tokens are worth, 1 on average.
     """
 
     rows: Sequence[Row]
     plain: float
     ratios: Sequence[float]
     worth: float
+    urgency: Sequence[float]
 
     @classmethod
     def of(cls, known: Knowledge, rows: Sequence[Row]) -> Now:
         """What is known of it."""
         plain, ratios = known.times.table(len(rows))
-        return cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed)
+        now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, ())
+        return now._replace(urgency=urgency(rows, min(now.node(0.0), 1.0)))
+
+    def valued(self, chances: Sequence[list[float]]) -> Sequence[list[float]]:
+        """What the nodes of each row are worth, by their chances."""
+        if len(chances) == 1:
+            return chances
+        return [[urgent * chance for chance in row] for urgent, row in zip(self.urgency, chances, strict=True)]
 
     def passes(self, width: float) -> float:
         """Time of passes in plain ones, which are so wide on average."""
@@ -175,17 +185,17 @@ def _offer(
     if drafter is None or drafter.free or not drafter.times.step(count):
         return None
     drafts = [known.expected(row, name) for row in rows]
+    gains = [draft.gain * urgent for draft, urgent in zip(drafts, now.urgency, strict=True)]
     order = [i for i in range(count) if rows[i].remaining > 1]
-    order.sort(key=lambda i: free[i] - drafts[i].gain)
+    order.sort(key=lambda i: free[i] - gains[i])
     tokens, starting, levels, wide = count + sum(free), 0.0, 0.0, float(width)
     found, most = None, -math.inf
     for place, i in enumerate(order, start=1):
-        gain = drafts[i].gain
-        if gain <= free[i]:
+        if gains[i] <= free[i]:
             break
-        tokens += gain - free[i]
+        tokens += gains[i] - free[i]
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
-            starting += known.reading(drafter, length(rows[i]), count) * (1 + gain) / max(1, rows[i].remaining)
+            starting += known.reading(drafter, length(rows[i]), count) * (1 + drafts[i].gain) / max(1, rows[i].remaining)
         levels, wide = max(levels, drafts[i].levels), max(wide, drafts[i].width)
         drafting = (drafter.times.seconds(levels, place) or 0.0) + known.deciding.value
         passes = drafting / now.plain + starting + now.passes(wide)
@@ -200,26 +210,27 @@ def length(row: Row) -> int:
     return len(row.prompt) + len(row.tokens)
 
 
-def wanted(known: Knowledge, now: Now, name: str, row: Row, rows: int, limits: Limits, *, probing: bool) -> Bounds:
-    """Bounds of a draft of a costly drafter for one of so many rows.
+def wanted(known: Knowledge, now: Now, name: str, place: int, rows: int, limits: Limits, *, probing: bool) -> Bounds:
+    """Bounds of a draft of a costly drafter for the row at a place, one of so many that are drafted for.
 
     Args:
         probing: only to find out.
     """
-    drafter = known.drafters.get(name)
+    row, drafter = now.rows[place], known.drafters.get(name)
     step = None if drafter is None else drafter.times.step(rows)
     if drafter is None or step is None:
         return limits.bounds(rows, FIRST, (0.1,))
     record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
-    hits = now.worth * step / rows  # a further level is worth its time if it brings a token so often
+    value = rows * now.urgency[place]
+    hits = now.worth * step / value  # a further level is worth its time if it brings a token so often
     hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor)
-    if probing and hits * rows < len(now.rows):  # in a batch one row is asked for what is learned for all
+    if probing and hits * value < len(now.rows):  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
         asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, *frailties))
         least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
     verifying = now.node(draft.width) * (draft.width - 1) / max(draft.levels, 1.0)
-    hits += now.worth * verifying / rows  # and its nodes take their time, or the place of others
+    hits += now.worth * verifying / value  # and its nodes take their time, or the place of others
     least = hazards.least_masses(hits, depth, *frailties)
     return limits.bounds(rows, depth, least, record.sides.share, draft.width)

@@ -37,7 +37,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     count = len(outcome.rows)
     plain = known.seconds(count, 1)
     passed = known.seconds(count, outcome.width) / plain
-    tokens = sum(1 + len(accepted) for accepted in outcome.accepted) / count
+    tokens = 1 + step.gained([len(accepted) for accepted in outcome.accepted])
     drafting = sum(_seconds(known, asked, count) for asked in step.asked) + step.costly * known.deciding.value
     taken = drafting / plain + passed
     if step.probing and not _on_trial(known, step):
@@ -82,29 +82,31 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         known.serving(outcome.rows[0]).add(0.0, 0.0, passed)
         return
     count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
-    served = tokens = 0
+    served, tokens = 0, 0.0
     nodes = sum(len(draft.tree) for draft in outcome.drafts)
     for asked in free:
-        mine: list[int] = []
-        verified = 0
+        mine = [0] * count
+        verified = drafts = 0
         seen, right, trees = 0, 0, dict(zip(asked.rows, asked.trees, strict=True))
-        for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
+        for i, (row, draft, accepted) in enumerate(zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True)):
             tree = trees.get(row, DraftTree.EMPTY)
             if draft.drafter == asked.which:
-                mine.append(len(accepted))
+                mine[i] = len(accepted)
+                drafts += 1
                 verified += len(draft.tree)
             elif len(tree) and row.finish_reason is None and seen < HINDSIGHT:
                 seen += 1
                 right += _in_hindsight(known, asked, row, tree, 1 + len(accepted))
-        served, tokens = served + len(mine), tokens + sum(mine)
-        gained = sum(mine) / count - (passed - 1) * verified / max(1, nodes)
+        gained = step.gained(mine)
+        served, tokens = served + drafts, tokens + gained
+        gained -= (passed - 1) * verified / max(1, nodes)
         drafter = known.drafters[asked.name]
         use = drafter.record(outcome.rows[0]).use
         # Where nobody else was asked, all that was done between the passes was done for free drafters.
         seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
         use.add(gained - min(seconds / plain, 1.0))
-        drafter.offered(known.now, wanted=bool(mine), right=2 * right > seen, useful=use.value > 0)
-    known.serving(outcome.rows[0]).add(served / count, tokens / count, passed)
+        drafter.offered(known.now, wanted=drafts > 0, right=2 * right > seen, useful=use.value > 0)
+    known.serving(outcome.rows[0]).add(served / count, tokens, passed)
 
 
 def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, count: int) -> bool:

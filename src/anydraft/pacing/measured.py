@@ -27,6 +27,9 @@ from anydraft.pacing.pruning import worth
 from anydraft.pacing.report import PacingReport
 from anydraft.row import Row
 
+LEAST_PROBE = 3
+"""Least width of a pass that verifies a draft made to find out."""
+
 OVERHEAD = 0.016
 """Share of the time that finding out may cost."""
 
@@ -105,13 +108,15 @@ class Measured:
         if not crew.working or known.times.wants_plain(count):
             return step.drafts  # at times a plain pass, against which the others are measured
         now = Now.of(known, rows)
+        step.urgency = now.urgency
         for which in awake:
             step.ask_free(which, self.limits.bounds(count, self.limits.depth, (0.0,)))
         width, free = 1, [0.0] * count
         offered = any(step.chances)
         if offered:
-            width, tokens, _ = worth(step.chances, now.worth, now.ratios)
-            free = [sum(sorted(row, reverse=True)[: width - 1]) for row in step.chances] if tokens else free
+            values = now.valued(step.chances)
+            width, tokens, _ = worth(values, now.worth, now.ratios)
+            free = [sum(sorted(row, reverse=True)[: width - 1]) for row in values] if tokens else free
         choice = None
         if not waits:
             choice, value = best(known, now, crew, free, width)
@@ -129,12 +134,16 @@ class Measured:
             step.ask(
                 choice.which,
                 places,
-                [wanted(known, now, name, rows[i], len(places), self.limits, probing=step.probing) for i in places],
+                [wanted(known, now, name, i, len(places), self.limits, probing=step.probing) for i in places],
             )
         if crew.target.fixed_width is not None or crew.verification == "rejection":
             return step.drafts  # there is one width, or what is verified must not depend on what was drawn
-        if choice is not None:
-            width = worth(step.chances, now.worth, now.ratios, least=3 if step.probing else 1)[0]
+        if choice is not None and step.probing:
+            # What one row finds out is for all, so that it may be wider than would pay for one alone.
+            rate = now.worth * len(choice.places) / count
+            width = worth(step.chances, rate, now.ratios, least=LEAST_PROBE)[0]
+        elif choice is not None:
+            width = worth(now.valued(step.chances), now.worth, now.ratios)[0]
         elif not offered:
             return step.drafts
         return step.pruned(width)
