@@ -131,6 +131,7 @@ class World:
                     accepted.append(node)
                 kept.append(accepted)
                 row.tokens += [RIGHT] * (1 + len(accepted))
+                row.stats.record(1 + len(accepted), len(draft.tree), draft.tree.depth, len(accepted))
             width = 1 + max(len(draft.tree) for draft in drafts)
             taken = self.cost(len(active), width)
             self.seconds += taken

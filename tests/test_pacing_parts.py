@@ -419,8 +419,9 @@ def test_a_row_whose_paths_live_longer_is_drafted_for_further() -> None:
     record.drafts = TRIAL_DRAFTS
     known.form(tough, "writer").frailty.expected = 6.0
     known.form(frail, "writer").frailty.ends = 6.0
-    now = Now.of(known, [tough])
-    deep, shallow = (wanted(known, now, "writer", row, 1, LIMITS, probing=False) for row in (tough, frail))
+    deep, shallow = (
+        wanted(known, Now.of(known, [row]), "writer", 0, 1, LIMITS, probing=False) for row in (tough, frail)
+    )
     assert all(a < b for a, b in zip(deep.min_masses, shallow.min_masses, strict=True))
 
 
@@ -495,7 +496,7 @@ def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_
 
 
 def test_passes_of_a_mean_width_take_what_lies_between() -> None:
-    now = Now([], 1.0, [1.0, 1.1, 1.2, 1.2, 1.4, 1.4, 1.6, 1.6, 3.0, *[9.0] * 8], 1.0)
+    now = Now([], 1.0, [1.0, 1.1, 1.2, 1.2, 1.4, 1.4, 1.6, 1.6, 3.0, *[9.0] * 8], 1.0, [])
     assert [now.passes(width) for width in (1.0, 1.5, 8.0, 7.0, 10.0, 20.0)] == pytest.approx(
         [1.0, 1.05, 1.4, 1.4, 1.5, 2.3]
     )
@@ -518,7 +519,7 @@ def test_a_level_is_worth_the_time_of_verifying_its_nodes_too() -> None:
                 drafter.times.observe(1, levels, 0.1 * levels)
             drafter.record(row).runs.add(8.0, 16.0, 4 * nodes, ended=True)
             now = Now.of(known, [row])._replace(worth=1.0)
-            least[slope, nodes] = wanted(known, now, "writer", row, 1, LIMITS, probing=False).min_masses[1]
+            least[slope, nodes] = wanted(known, now, "writer", 0, 1, LIMITS, probing=False).min_masses[1]
     assert least[0.05, 20.0] > 1.1 * least[0.0, 20.0]
     assert least[0.05, 4.0] < least[0.05, 20.0]
 
@@ -622,7 +623,7 @@ def test_a_draft_is_at_most_twice_as_deep_as_the_deepest_so_far() -> None:
     depths = []
     for levels in (4, 2, 7):
         drafter.times.observe(1, levels, 0.01 * levels)
-        depths.append(wanted(known, Now.of(known, [row]), "writer", row, 1, LIMITS, probing=False).depth)
+        depths.append(wanted(known, Now.of(known, [row]), "writer", 0, 1, LIMITS, probing=False).depth)
     assert depths == [8, 8, 14]
 
 
@@ -638,7 +639,7 @@ def test_what_branches_are_worth_is_learned_of_drafts_and_asked_of_the_next() ->
     share = known.drafters["writer"].record(row).sides.share
     assert 0.5 < share <= 1.0  # half of it was stated to be beside, and none was
     for probing in (False, True):
-        bounds = wanted(known, Now.of(known, [row]), "writer", row, 1, LIMITS, probing=probing)
+        bounds = wanted(known, Now.of(known, [row]), "writer", 0, 1, LIMITS, probing=probing)
         assert bounds.side == share
 
 
@@ -681,6 +682,6 @@ def test_a_probe_of_one_row_of_four_tells_of_the_next_levels(step: float, tells:
     known.drafters["writer"] = Experience()
     for _ in range(8):
         known.drafters["writer"].times.observe(1, 2, 3 * step)
-    bounds = wanted(known, Now.of(known, rows), "writer", rows[0], 1, LIMITS, probing=True)
+    bounds = wanted(known, Now.of(known, rows), "writer", 0, 1, LIMITS, probing=True)
     assert (bounds.min_masses[:SHORTEST] == (LEAST,) * SHORTEST) is tells
     assert (bounds.min_masses[0] == NONE) is not tells

@@ -195,7 +195,8 @@ def _offer(
             break
         tokens += gains[i] - free[i]
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
-            starting += known.reading(drafter, length(rows[i]), count) * (1 + drafts[i].gain) / max(1, rows[i].remaining)
+            share = (1 + drafts[i].gain) / max(1, rows[i].remaining)
+            starting += share * known.reading(drafter, length(rows[i]), count)
         levels, wide = max(levels, drafts[i].levels), max(wide, drafts[i].width)
         drafting = (drafter.times.seconds(levels, place) or 0.0) + known.deciding.value
         passes = drafting / now.plain + starting + now.passes(wide)

@@ -1,0 +1,145 @@
+"""Pacing of batches: what a token of one row is worth beside one of another, and what probes of one row may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+from simulated import Simulated, World, row_of
+
+from anydraft.crew import Crew
+from anydraft.pacing import Measured
+from anydraft.pacing.asking import Asking
+from anydraft.pacing.choosing import Limits, Now, best, wanted
+from anydraft.pacing.experience import Experience
+from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
+from anydraft.pacing.protocol import Draft
+from anydraft.pacing.urgency import urgency
+from anydraft.row import Row
+
+LIMITS = Limits(20, 4, 31, 8, 0.0)
+
+
+def rows_at(*positions: int, passes: int | None = None, tokens: int = 256) -> list[Row]:
+    """Rows that have come so far, each in so many passes (one for each token, if not given)."""
+    rows = [row_of(i, tokens) for i in range(len(positions))]
+    for row, position in zip(rows, positions, strict=True):
+        row.tokens += [1] * position
+        row.stats.num_passes = position if passes is None else passes
+    return rows
+
+
+def test_rows_abreast_are_worth_the_same() -> None:
+    assert urgency(rows_at(40), 0.1) == [1.0]
+    assert urgency(rows_at(0, 0, 0, 0), 0.1) == pytest.approx([1.0] * 4)
+    assert urgency(rows_at(77, 77, 77), 0.3) == pytest.approx([1.0] * 3)
+
+
+def test_the_row_that_is_behind_is_worth_most_and_all_are_worth_one_on_average() -> None:
+    worth = urgency(rows_at(100, 104, 112, 180, passes=100), 0.1)
+    assert worth == sorted(worth, reverse=True)
+    assert sum(worth) == pytest.approx(4.0)
+    assert worth[0] > 1.5
+    assert 0.1 < worth[3] < 0.2
+    assert urgency(rows_at(100, 104, 112, 180, passes=100), 1.0) == pytest.approx([1.0] * 4)
+
+
+def test_a_small_lead_says_more_near_the_end() -> None:
+    leads = [urgency(rows_at(place, place + 4, passes=place), 0.0)[0] for place in (50, 200, 245)]
+    assert 1.0 < leads[0] < leads[1] < leads[2] < 2.0
+
+
+def test_a_row_that_is_fast_needs_less_time_for_as_many_tokens() -> None:
+    rows = rows_at(100, 100, passes=100)
+    rows[1].stats.num_passes = 40
+    slow, fast = urgency(rows, 0.0)
+    assert slow > 1.05 * fast
+
+
+def test_a_lead_says_less_where_rows_may_change() -> None:
+    """Where drafts gain much texts repeat themselves, and each may start or stop doing so."""
+    calm, restless = rows_at(100, 130, passes=100), rows_at(100, 130, passes=25)
+    assert urgency(calm, 0.0)[0] > 1.2 * urgency(restless, 0.0)[0]
+
+
+def test_tokens_gained_count_as_much_as_their_rows() -> None:
+    rows = rows_at(0, 0)
+    step = Asking(Knowledge(0.01, 20), rows, cast(Crew, World([])), set(), set())
+    assert step.gained([2, 4]) == pytest.approx(3.0)
+    step.urgency = [1.5, 0.5]
+    assert step.gained([2, 4]) == pytest.approx(2.5)
+    now = Now(rows, 1.0, [1.0] * 20, 2.0, [1.5, 0.5])
+    assert now.valued([[0.5, 0.25], [0.8]]) == [pytest.approx([0.75, 0.375]), pytest.approx([0.4])]
+
+
+def test_the_row_that_is_behind_is_drafted_for_first_and_further() -> None:
+    known, rows = Knowledge(0.01, 20), rows_at(200, 60, passes=60)
+    world = World([Simulated("writer", right=lambda position: 0.5)])
+    drafter = known.drafters["writer"] = Experience()
+    for _ in range(20):
+        for width in (1, 2, 4, 8, 16):
+            known.times.observe(2, width, 1.0 + 0.05 * (width - 1))
+        for count in (1, 2):
+            drafter.times.observe(count, 3, 0.3 * count)  # the second costs as much as the first
+    record = drafter.record(rows[0])
+    record.drafts = TRIAL_DRAFTS
+    for _ in range(20):
+        record.runs.add(1, 3, 4, ended=True)
+    now = Now.of(known, rows)
+    choice, worth = best(known, now, cast(Crew, world), [0.0, 0.0], 1)
+    assert choice is not None
+    assert choice.places == [1]
+    assert choice.tokens == pytest.approx(2 + now.urgency[1] * known.expected(rows[1], "writer").gain)
+    now = now._replace(worth=worth)
+    ahead, behind = (wanted(known, now, "writer", place, 2, LIMITS, probing=False) for place in (0, 1))
+    assert all(a > b for a, b in zip(ahead.min_masses, behind.min_masses, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_one_row_gains_alone_does_not_make_the_batch_slower(seed: int) -> None:
+    """A free drafter is right in one row only: that row is done earlier, by passes which are wider for all."""
+    copier = Simulated(
+        "copier",
+        right=lambda position: 0.7 if position // 8 % 4 == 0 else 0.0,
+        fixed=0.002,
+        step=0.0,
+        lost=lambda row: row.index > 0,
+    )
+    world, pacing = World([copier], cost=lambda rows, width: 1 + 0.03 * (rows * width - 1), seed=seed), Measured()
+    world.run(pacing, 256, rows=4)
+    before = world.seconds
+    world.run(pacing, 512, rows=4)
+    assert world.seconds - before < 1.01 * 512 * world.cost(4, 1)  # 1.02 to 1.03 if all tokens counted the same
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_a_probe_of_one_row_is_as_wide_as_if_there_were_no_others(count: int) -> None:
+    """It finds out for all of them, and what less likely tokens bring nobody knows unless they are verified."""
+    world = World(
+        [Simulated("writer", right=lambda position: 0.6, step=0.05)],
+        cost=lambda rows, width: 1 + 0.15 * (width - 1),
+        noise=0.0,
+    )
+    pacing = Probed()
+    for width in (1, 2, 4, 8, 16):
+        for _ in range(20):
+            pacing.known.times.observe(count, width, world.cost(count, width))
+    for _ in world.steps(pacing, [row_of(i, 200) for i in range(count)]):
+        pass
+    assert pacing.probes[0] == (3, 3)
+    assert len(pacing.probes) <= 3  # soon it is known to pay
+
+
+class Probed(Measured):
+    """Keeps what was drafted and verified to find out, in nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probes: list[tuple[int, int]] = []
+
+    def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
+        drafts, step = super().draft(rows, crew), self._step
+        if step is not None and step.probing:
+            self.probes.append((max(map(len, step.asked[0].trees)), max(len(draft.tree) for draft in drafts)))
+        return drafts
