@@ -3,11 +3,13 @@
     python benchmarks/decisions.py --drafter uag                            # greedy, a small target
     python benchmarks/decisions.py --drafter redrafter --temperature 1
     python benchmarks/decisions.py --drafter uag --machine large --max-new-tokens 128
+    python benchmarks/decisions.py --drafter lookup --drafter lookup+redrafter --copying --fixed ""   # a mixture
+    python benchmarks/decisions.py --drafter lookup --batch 4 --temperature 1 --fixed ""
 
 On a real clock equal contenders differ by some percent, so that a decision which is better by two cannot be told from
-luck. Here the only chance is a little noise in what pacing measures. Fixed settings decode the same texts, and the
-share of the best one is told. That is about decisions and not about speed: for that there is pacing.py. See
-benchmarks/README.md.
+luck. Here the only chance is a little noise in what pacing measures; what is told is the time without it. Fixed
+settings decode the same texts, and the share of the best one is told. That is about decisions and not about speed: for
+that there is pacing.py. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import typer
 
 from anydraft import Decoder
 from anydraft.bench.embedded import Embedded
-from anydraft.bench.prompts import held_out_prompts, read_prompts
+from anydraft.bench.prompts import begun_again, held_out_prompts, read_prompts
 from anydraft.bench.surroundings import surround
 from anydraft.crew import Crew
 from anydraft.drafters.protocol import Drafter
@@ -34,7 +36,7 @@ from anydraft.growth import Bounds
 from anydraft.pacing import Draft, Fixed, Measured, Outcome, Pacing, Steady
 from anydraft.row import Row
 
-WIDTHS = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Widths of passes whose times are modelled."""
 SETTINGS = ("tree4", "tree8", "tree16", "tree32", "chain8", "chain16")
 NOISE, STRAYS, STRAY = 0.06, 0.02, (1.5, 4.0)
@@ -47,24 +49,49 @@ class Machine(NamedTuple):
     """Milliseconds.
 
     Attributes:
-        passes: of the target, by width (`WIDTHS`); read: of a token of a prompt.
-        level, call: of a draft, by drafter.
+        passes: of the target, by rows, in ascending order, and by width (`WIDTHS`); read: of a token of a prompt.
+        level, call: of a draft of one row, by drafter; beside: of a level for one more row, as a share.
         deciding: of a step in which a drafter was asked that is not free, half before and half after its pass.
     """
 
-    passes: tuple[float, ...]
+    passes: dict[int, tuple[float, ...]]
     level: dict[str, float]
     call: dict[str, float]
     read: float = 0.02
+    beside: float = 0.25
     deciding: float = 0.4
 
+    def of_pass(self, rows: int, width: int) -> float:
+        """Of a pass; between numbers of rows that are known what lies between."""
+        place = next(place for place, edge in enumerate(WIDTHS) if edge >= width)
+        if rows in self.passes:
+            return self.passes[rows][place]
+        below = max(known for known in self.passes if known < rows)
+        above = min(known for known in self.passes if known > rows)
+        share = (rows - below) / (above - below)
+        return (1 - share) * self.passes[below][place] + share * self.passes[above][place]
 
-_LEVEL, _CALL = {"uag": 1.5, "redrafter": 1.0}, {"uag": 0.7, "redrafter": 0.4}
-MACHINES = {
-    "small": Machine((5.2, 5.4, 5.4, 5.9, 6.2, 6.6, 8.0, 9.2, 10.6, 12.0), _LEVEL, _CALL),
-    "large": Machine((43.0, 43.0, 43.0, 51.0, 57.0, 66.0, 80.0, 97.0, 140.0, 180.0), _LEVEL, _CALL),
+    def of_draft(self, name: str, rows: int, levels: int) -> float:
+        """Of a drafter's call."""
+        level = self.level[name] * levels * (1 + self.beside * (rows - 1))
+        return level + self.call[name] * (1 if self.level[name] else rows)
+
+
+_LEVEL = {"uag": 1.5, "redrafter": 1.0, "lookup": 0.0}
+_CALL = {"uag": 0.7, "redrafter": 0.4, "lookup": 0.02}
+_SMALL = {
+    1: (5.2, 5.4, 5.4, 5.4, 5.9, 6.2, 6.6, 8.0, 9.2, 10.6, 12.0),
+    2: (7.9, 7.9, 7.9, 8.3, 8.7, 9.4, 10.6, 13.0, 15.5, 20.0, 25.0),
+    4: (6.8, 7.2, 8.2, 8.8, 9.5, 11.0, 13.2, 17.0, 21.5, 30.0, 39.0),
+    8: (9.2, 12.8, 14.5, 17.6, 18.3, 22.9, 28.3, 39.0, 50.0, 72.0, 95.0),
 }
-"""As measured in bfloat16 on two cores with AVX-512 (2026-11-29): the embedded target, and enlarged to 415 M."""
+_LARGE = {1: (43.0, 43.0, 43.0, 43.0, 51.0, 57.0, 66.0, 80.0, 97.0, 140.0, 180.0)}
+MACHINES = {
+    "small": Machine(_SMALL, _LEVEL, _CALL),
+    "large": Machine(_LARGE, {"uag": 1.5, "redrafter": 3.0, "lookup": 0.0}, _CALL),
+}
+"""As measured in bfloat16 on two cores with AVX-512 (2026-11-29): the embedded target, and enlarged to 415 M. Widths
+above 16 are guessed for several rows, and so are the levels of a ReDrafter that was enlarged with its target."""
 
 
 class Size(StrEnum):
@@ -79,10 +106,13 @@ class Clock:
 
     Args:
         seed: of the noise.
+
+    Attributes:
+        seconds: as they are measured; exact: without noise.
     """
 
     def __init__(self, seed: int) -> None:
-        self.seconds, self._rng = 0.0, random.Random(seed)
+        self.seconds, self.exact, self._rng = 0.0, 0.0, random.Random(seed)
 
     def __call__(self) -> float:
         """In place of `time.perf_counter`."""
@@ -90,6 +120,7 @@ class Clock:
 
     def took(self, milliseconds: float) -> None:
         """Something took so long, more or less."""
+        self.exact += milliseconds / 1000
         stray = self._rng.uniform(*STRAY) if self._rng.random() < STRAYS else 1.0
         self.seconds += milliseconds / 1000 * math.exp(self._rng.gauss(0.0, NOISE)) * stray
 
@@ -119,56 +150,70 @@ class Decided(Measured):
 
 @app.command()
 def main(
-    drafter: Annotated[str, typer.Option(help="uag or redrafter.")] = "uag",
+    drafter: Annotated[
+        list[str], typer.Option(help="uag, redrafter or lookup, or several as a+b; may be repeated.")
+    ] = ["uag"],  # noqa: B006
     temperature: float = 0.0,
     machine: Size = Size.SMALL,
     prompts: Annotated[str, typer.Option(help="A .jsonl file, or 'held-out'.")] = "held-out",
     decoders: Annotated[int, typer.Option(min=1, help="New ones, each with texts of its own.")] = 3,
     texts: Annotated[int, typer.Option(min=2, help="Texts of a decoder, of which the first does not count.")] = 7,
+    batch: Annotated[int, typer.Option(min=1, max=8, help="Rows: every text with others beside it.")] = 1,
+    copying: Annotated[bool, typer.Option("--copying", help="The first half of every prompt comes once more.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
-    fixed: Annotated[list[str], typer.Option(help="chainN or treeN; may be repeated.")] = list(SETTINGS),  # noqa: B006
+    fixed: Annotated[list[str], typer.Option(help="chainN or treeN; may be repeated; '' for none.")] = list(SETTINGS),  # noqa: B006
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Decode with pacing and with fixed settings, and say what share of the best one pacing reaches."""
     model = MACHINES[machine]
-    if drafter not in model.level:
-        raise typer.BadParameter(f"--drafter is one of {', '.join(model.level)}, got {drafter!r}")
+    unknown = sorted({name for names in drafter for name in names.split("+")} - {*model.level})
+    if unknown:
+        raise typer.BadParameter(f"--drafter is made of {', '.join(model.level)}, got {unknown[0]!r}")
+    if batch > max(model.passes):
+        raise typer.BadParameter(f"--machine {machine} has no times of more rows, got --batch {batch}")
+    settled = [name for name in fixed if name]
+    if settled and any("+" in names for names in drafter):
+        raise typer.BadParameter("a fixed setting is of one drafter; with several give --fixed ''")
     try:
         precision = surround("bfloat16", threads)
         count = decoders * texts
         chosen = held_out_prompts(limit=count) if prompts == "held-out" else read_prompts(Path(prompts))
-        settings: dict[str, Pacing | None] = {name: setting(name) for name in fixed}
+        settings = {name: setting(name) for name in settled}
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if len(chosen.prompts) < count:
         raise typer.BadParameter(f"{count} prompts are needed (--decoders x --texts), got {len(chosen.prompts)}")
     bench, clock = Embedded(precision, 0.0, None, seed), Clock(seed)
+    written = [begun_again(prompt.text) if copying else prompt.text for prompt in chosen.prompts]
+    others = [written[place :] + written[:place] for place in range(0, len(written), max(1, len(written) // batch))]
     with mock.patch("time.perf_counter", clock):
-        made = bench.drafters(drafter)
-        _modelled(bench, made[0], clock, model, drafter)
+        _model_target(bench, clock, model)
 
         def seconds(decoder: Decoder, place: int) -> float:
-            before = clock.seconds
+            before = clock.exact
             options = {"seed": 0} if temperature else {}
             decoder.generate(
-                chosen.prompts[place].text,
+                [texts[place] for texts in others[:batch]],
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 ignore_eos=True,
                 **options,
             )
-            return clock.seconds - before
+            return clock.exact - before
 
         timed = [place for place in range(count) if place % texts]
-        found = {"plain": [seconds(Decoder(bench.target), place) for place in timed]}
-        for name, pacing in settings.items():
-            found[name] = [seconds(Decoder(bench.target, made, pacing=pacing), place) for place in timed]
-        found["pacing"] = []
-        for first in range(0, count, texts):
-            decoder = Decoder(bench.target, made, pacing=Decided(clock, model))
-            found["pacing"] += [seconds(decoder, place) for place in range(first, first + texts)][1:]
-    typer.echo(table(found))
+        plain = [seconds(Decoder(bench.target), place) for place in timed]
+        for names in drafter:
+            made = [_modelled(bench.drafters(name)[0], name, clock, model) for name in names.split("+")]
+            found = {"plain": plain}
+            for name, pacing in settings.items():
+                found[name] = [seconds(Decoder(bench.target, made, pacing=pacing), place) for place in timed]
+            found["pacing"] = []
+            for first in range(0, count, texts):
+                decoder = Decoder(bench.target, made, pacing=Decided(clock, model))
+                found["pacing"] += [seconds(decoder, place) for place in range(first, first + texts)][1:]
+            typer.echo(f"{names}\n\n{table(found)}\n")
 
 
 def setting(name: str) -> Pacing:
@@ -193,38 +238,46 @@ def table(found: dict[str, list[float]]) -> str:
         ratios = [before / after for before, after in zip(plain, times, strict=True)]
         figures[name] = (sum(plain) / sum(times), median(ratios))
         lines.append(f"| {name} | {figures[name][0]:.2f}x | {figures[name][1]:.2f}x |")
-    for place, words in enumerate(("all texts", "median")):
-        name = max((name for name in figures if name not in ("plain", "pacing")), key=lambda name: figures[name][place])
+    fixed = [name for name in figures if name not in ("plain", "pacing")]
+    for place, words in enumerate(("all texts", "median") if fixed else ()):
+        name = max(fixed, key=lambda name: figures[name][place])
         lines.append(f"\nof the best, {words}: {figures['pacing'][place] / figures[name][place]:.1%} ({name})")
     return "\n".join(lines)
 
 
-def _modelled(bench: Embedded, drafter: Drafter, clock: Clock, machine: Machine, name: str) -> None:
-    """Let the clock go on with what target and drafter are asked for."""
+def _model_target(bench: Embedded, clock: Clock, machine: Machine) -> None:
+    """Let the clock go on with what the target is asked for."""
     target: Any = bench.target
-    made: Any = drafter
-    score, prefill, start, propose = target.score, target.prefill_rows, made.start, made.propose
+    score, prefill = target.score, target.prefill_rows
 
     def scored(cache: Any, nodes: Any, **options: Any) -> Any:
-        width = max(len(tokens) for tokens, _ in nodes)
-        clock.took(next(ms for edge, ms in zip(WIDTHS, machine.passes, strict=True) if edge >= width))
+        clock.took(machine.of_pass(len(nodes), max(len(tokens) for tokens, _ in nodes)))
         return score(cache, nodes, **options)
 
     def prefilled(cache: Any, rows: Any, **options: Any) -> Any:
         clock.took(2 + machine.read * sum(map(len, rows)))
         return prefill(cache, rows, **options)
 
+    target.score, target.prefill_rows = scored, prefilled
+
+
+def _modelled(drafter: Drafter, name: str, clock: Clock, machine: Machine) -> Drafter:
+    """The drafter, with whose calls the clock goes on."""
+    made: Any = drafter
+    start, propose = made.start, made.propose
+
     def started(rows: Sequence[Row]) -> None:
-        clock.took(1 + machine.read * sum(len(row.prompt) for row in rows))
+        clock.took(1 + machine.read * sum(len(row.prompt) for row in rows) if machine.level[name] else 0.1 * len(rows))
         start(rows)
 
     def proposed(rows: Sequence[Row], bounds: Sequence[Bounds]) -> Any:
         trees = propose(rows, bounds)
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
-        clock.took(machine.call[name] + machine.level[name] * levels)
+        clock.took(machine.of_draft(name, len(rows), levels))
         return trees
 
-    target.score, target.prefill_rows, made.start, made.propose = scored, prefilled, started, proposed
+    made.start, made.propose = started, proposed
+    return drafter
 
 
 if __name__ == "__main__":

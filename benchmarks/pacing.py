@@ -23,7 +23,7 @@ from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.embedded import Embedded
 from anydraft.bench.measure import Plan, one_by_one
 from anydraft.bench.pacing_report import AGAIN, PLAIN, pacing_table, reached, summarise_pacing
-from anydraft.bench.prompts import PromptSet, held_out_prompts, read_prompts
+from anydraft.bench.prompts import PromptSet, begun_again, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
 from anydraft.bench.slices import InSlices
@@ -169,7 +169,7 @@ def _plan(
     seed: int,
 ) -> Plan:
     batch, copying = group.batch, group.part is Part.MIXED
-    texts = [(prompt.id, _begun_again(prompt.text) if copying else prompt.text) for prompt in chosen.prompts]
+    texts = [(prompt.id, begun_again(prompt.text) if copying else prompt.text) for prompt in chosen.prompts]
     encoded = [(name, list(bench.tokenizer(text)["input_ids"])) for name, text in texts]
     if len(encoded) <= limit:
         raise typer.BadParameter(f"one prompt more than --limit {limit} is needed to warm up, got {len(encoded)}")
@@ -187,12 +187,6 @@ def _plan(
         seed=seed,
         batch=batch,
     )
-
-
-def _begun_again(text: str) -> str:
-    """A text and the first half of it once more: what follows is copied for a while, and then is new."""
-    lines = text.splitlines(keepends=True)
-    return text.rstrip("\n") + "\n\n\n" + "".join(lines[: max(1, len(lines) // 2)])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import anydraft
 from anydraft.bench.contenders import AnydraftContender, TransformersContender
 from anydraft.bench.likelihood import Judge
 from anydraft.bench.measure import Plan, Record, Run, Task, measure
-from anydraft.bench.prompts import Prompt, PromptSet, beginning, held_out, held_out_prompts, read_prompts
+from anydraft.bench.prompts import Prompt, PromptSet, beginning, begun_again, held_out, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.report import Row, summarise
 from anydraft.bench.session import read_records, run_session
@@ -400,6 +400,11 @@ def test_prompt_files(tmp_path: Path) -> None:
         read_prompts(file)
     with pytest.raises(ValueError, match="is no file of prompts"):
         read_prompts(tmp_path / "other.jsonl")
+
+
+def test_a_text_that_is_begun_again_has_its_first_lines_once_more() -> None:
+    assert begun_again("a\nb\nc\nd\n") == "a\nb\nc\nd\n\n\na\nb\n"
+    assert begun_again("a") == "a\n\n\na"
 
 
 def test_beginnings_end_with_a_line() -> None:

@@ -105,6 +105,12 @@ def beginning(text: str) -> str | None:
     return cut[:end] if end >= SHORTEST and len(text) > first.start() + end else None
 
 
+def begun_again(text: str) -> str:
+    """A text and the first half of its lines once more: what follows is copied for a while, and then is new."""
+    lines = text.splitlines(keepends=True)
+    return text.rstrip("\n") + "\n\n\n" + "".join(lines[: max(1, len(lines) // 2)])
+
+
 def python_files(folders: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Name (relative to its folder) and text of every Python file that somebody wrote and that is no test."""
     for folder in folders:
