@@ -548,10 +548,10 @@ def test_limits_that_are_none(wrong: dict[str, Any]) -> None:
         Measured(**wrong)
 
 
-def test_what_is_known_has_its_own_overhead_and_depth() -> None:
-    known = Measured(depth=8).known
-    assert Measured(depth=8, known=known).known is known
-    for options in ({"depth": 8, "overhead": 0.1}, {"depth": 9}):
+def test_what_is_known_has_its_own_overhead_depth_and_nodes() -> None:
+    known = Measured(depth=8, nodes=12).known
+    assert Measured(depth=8, nodes=12, known=known).known is known
+    for options in ({"depth": 8, "nodes": 12, "overhead": 0.1}, {"depth": 9, "nodes": 12}, {"depth": 8}):
         with pytest.raises(ValueError, match="known"):
             Measured(known=known, **options)  # type: ignore[arg-type]
 

@@ -96,6 +96,20 @@ def test_the_row_that_is_behind_is_drafted_for_first_and_further() -> None:
     assert all(a > b for a, b in zip(ahead.min_masses, behind.min_masses, strict=True))
 
 
+def test_no_more_is_expected_of_a_draft_than_it_may_have_nodes() -> None:
+    """Several rows have fewer each: where drafts are right to their ends nothing else would keep the estimate down."""
+    known, row = Knowledge(0.01, 20), row_of(0, 400)
+    record = known.drafters.setdefault("writer", Experience()).record(row)
+    for _ in range(60):
+        record.runs.add(11, 13, 11, ended=False)
+    gains = {rows: known.expected(row, "writer", rows) for rows in (1, 2, 4, 8)}
+    assert gains[1] == gains[2]  # twenty nodes, and as many levels
+    for rows, most in ((1, 20), (4, 12), (8, 7)):
+        assert 0.8 * most < gains[rows].gain < most
+        assert gains[rows].levels <= most + 1e-9
+        assert LIMITS.bounds(rows, 20, (0.1,)).nodes == {1: 31, 4: 12, 8: 7}[rows]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_one_row_gains_alone_does_not_make_the_batch_slower(seed: int) -> None:
     """A free drafter is right in one row only: that row is done earlier, by passes which are wider for all."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from anydraft.crew import Crew
 from anydraft.growth import SIDE, Bounds
-from anydraft.pacing.knowledge import TRIAL_LOSS, Knowledge
+from anydraft.pacing.knowledge import FEWEST, TRIAL_LOSS, Knowledge, most_nodes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import LEAST
 from anydraft.pacing.times import EDGES
@@ -31,9 +31,6 @@ FIRST, PROBE = 3, 6
 DARING, BOLD = 0.7, 0.35
 """Share of the least mass of a level at which a draft that is made to find out still goes on; and the most that it asks
 for, whatever was learned of levels, or a drafter that was wrong at first would never show how far it is right."""
-
-FEWEST = 7
-"""Nodes that a draft may have, however many rows there are and whatever pass is expected."""
 
 SHORTEST = 3
 """Levels of a draft that is made to find out, whatever is stated: of one level nothing is learned of the next."""
@@ -86,7 +83,7 @@ class Limits:
         Args:
             width: of the pass that is expected to verify it, of which the draft has twice as many nodes at most.
         """
-        nodes = max(FEWEST, self.nodes * 2 // (rows + 1))
+        nodes = most_nodes(self.nodes, rows)
         if nodes > 2 * width:
             nodes = max(FEWEST, 2 * round(width))
         expanded = max(1, self.width // (1 + rows // 3))
@@ -184,7 +181,7 @@ def _offer(
     drafter = known.drafters.get(name)
     if drafter is None or drafter.free or not drafter.times.step(count):
         return None
-    drafts = [known.expected(row, name) for row in rows]
+    drafts = [known.expected(row, name, count) for row in rows]
     gains = [draft.gain * urgent for draft, urgent in zip(drafts, now.urgency, strict=True)]
     order = [i for i in range(count) if rows[i].remaining > 1]
     order.sort(key=lambda i: free[i] - gains[i])
@@ -221,7 +218,7 @@ def wanted(known: Knowledge, now: Now, name: str, place: int, rows: int, limits:
     step = None if drafter is None else drafter.times.step(rows)
     if drafter is None or step is None:
         return limits.bounds(rows, FIRST, (0.1,))
-    record, draft, step = drafter.record(row), known.expected(row, name), step / now.plain
+    record, draft, step = drafter.record(row), known.expected(row, name, rows), step / now.plain
     value = rows * now.urgency[place]
     hits = now.worth * step / value  # a further level is worth its time if it brings a token so often
     hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor)

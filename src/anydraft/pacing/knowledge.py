@@ -28,11 +28,19 @@ They are spread over the text, whose beginning is often harder to guess than wha
 HOPELESS = 0.25
 """Share of what finding out may cost that is for drafters which are not in doubt."""
 
+FEWEST = 7
+"""Nodes that a draft may have, however many rows there are and whatever pass is expected."""
+
 DEEPEST = 20.0
 """Plain passes behind plain decoding that are remembered."""
 
 DEBT_AT_FIRST = 3.0
 """Plain passes that probes owe at the start, for trials have just looked."""
+
+
+def most_nodes(nodes: int, rows: int) -> int:
+    """Nodes that a draft may have if so many rows are drafted for, and that of a single one so many."""
+    return min(nodes, max(FEWEST, nodes * 2 // (rows + 1)))
 
 
 @dataclass
@@ -57,16 +65,16 @@ class Knowledge:
     Attributes:
         deciding: seconds that a step with a costly drafter takes beside drafts and pass.
         learning: seconds that learning from a step takes in which somebody was asked.
-        depth: levels of the deepest draft.
+        depth, nodes: levels and nodes of the largest draft.
         exploring: what probes lost against the best that was known; doubting: those of drafters that may well pay.
         safety: what drafting lost against plain decoding, or gained.
         now: time that went by, in plain passes.
     """
 
-    def __init__(self, overhead: float, depth: int) -> None:
+    def __init__(self, overhead: float, depth: int, nodes: int = 31) -> None:
         if not overhead > 0:
             raise ValueError(f"overhead is a share of the time, above 0, got {overhead}; use Fixed or Steady for none")
-        self.depth = depth
+        self.depth, self.nodes = depth, nodes
         self.times = PassTimes()
         self.drafters: dict[str, Experience] = {}
         self.exploring = Ledger(HOPELESS * overhead, debt=DEBT_AT_FIRST)
@@ -107,11 +115,11 @@ class Knowledge:
         """A row's form with a drafter."""
         return self.state(row).form(name)
 
-    def expected(self, row: Row, name: str) -> Expected:
-        """What a draft of a known drafter would bring the row, and take."""
+    def expected(self, row: Row, name: str, rows: int = 1) -> Expected:
+        """What a draft of a known drafter for so many rows would bring the row, and take."""
         form = self.form(row, name)
         form.idle(row.position)
-        return form.expected(self.drafters[name].record(row), self.depth)
+        return form.expected(self.drafters[name].record(row), min(self.depth, most_nodes(self.nodes, rows)))
 
     def doubt(self, row: Row, name: str) -> float:
         """Standard error of what a draft of a known drafter is expected to bring the row, in tokens."""

@@ -81,9 +81,11 @@ class Measured:
         known: Knowledge | None = None,
     ) -> None:
         self.limits = Limits(depth, width, nodes, branch, min_node)
-        if known is not None and (overhead is not None or known.depth != depth):
-            raise ValueError(f"with known, leave out overhead, and let depth be its own ({known.depth})")
-        self.known = Knowledge(OVERHEAD if overhead is None else overhead, depth) if known is None else known
+        if known is not None and (overhead is not None or (known.depth, known.nodes) != (depth, nodes)):
+            raise ValueError(
+                f"with known, leave out overhead, and let depth and nodes be its own ({known.depth} and {known.nodes})"
+            )
+        self.known = Knowledge(OVERHEAD if overhead is None else overhead, depth, nodes) if known is None else known
         self._step: Asking | None = None  # the one at hand
         # In the step before, of whatever session: who was asked; and if nobody costly was, and nothing was verified.
         self._warm: frozenset[int] = frozenset()

@@ -60,7 +60,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
                 continue
             loss = start + free[i] / now.worth
             loss += _loss(known, now, drafter, known.form(row, name).expected(record, PROBE))
-            draft = known.expected(row, name)
+            draft = known.expected(row, name, len(rows))
             in_doubt = may_pay(known, now, drafter, draft, record, known.form(row, name).rests(record))
             ledger, most = known.exploring, 1.0
             if in_doubt:
