@@ -34,12 +34,13 @@ def urgency(rows: Sequence[Row], own: float) -> list[float]:
         return [1.0]
     tokens, passes = sum(row.position for row in rows), sum(row.stats.num_passes for row in rows)
     whole = max(1.0, tokens / passes) if passes else 1.0
-    ahead = [
-        row.remaining * (row.stats.num_passes + PASSES) / (row.position + whole * PASSES) for row in rows
-    ]  # passes until it is done
+    # Passes until it is done, by row.
+    ahead = [row.remaining * (row.stats.num_passes + PASSES) / (row.position + whole * PASSES) for row in rows]
     longest = max(ahead)
-    chance = RUN * max(whole - 1, SLIGHT) * longest / whole**2
-    spread = 0.78 * math.sqrt(chance + (CHANGE * (1 - 1 / whole) * longest) ** 2)
-    last = [math.exp((passes - longest) / spread) for passes in ahead]
+    uneven = RUN * max(whole - 1, SLIGHT) * longest / whole**2
+    changing = CHANGE * (1 - 1 / whole) * longest
+    # Of two such rows the later one is told by a logistic curve, as wide as the difference of two normal values.
+    spread = math.sqrt(6) / math.pi * math.sqrt(uneven + changing**2)
+    last = [math.exp((each - longest) / spread) for each in ahead]
     share = (1 - own) * count / sum(last)
-    return [own + share * chance for chance in last]
+    return [own + share * likely for likely in last]
