@@ -112,8 +112,8 @@ class Now(NamedTuple):
     def of(cls, known: Knowledge, rows: Sequence[Row]) -> Now:
         """What is known of it."""
         plain, ratios = known.times.table(len(rows))
-        now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, ())
-        return now._replace(urgency=urgency(rows, min(now.node(0.0), 1.0)))
+        now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, (1.0,))
+        return now if len(rows) == 1 else now._replace(urgency=urgency(rows, min(now.node(0.0), 1.0)))
 
     def valued(self, chances: Sequence[list[float]]) -> Sequence[list[float]]:
         """What the nodes of each row are worth, by their chances."""

@@ -151,7 +151,7 @@ class Knowledge:
             record = known.record(row)
             if not record.drafts and name not in report.steps:
                 continue
-            draft = self.expected(row, name)
+            draft = self.expected(row, name, state.rows)
             step = known.times.step(state.rows)
             if step is not None:
                 report.seconds_draft_step[name] = step
