@@ -10,13 +10,16 @@ from simulated import Simulated, World, row_of
 
 from anydraft.crew import Crew
 from anydraft.pacing import Measured
-from anydraft.pacing.asking import Asking
+from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.choosing import Limits, Now, best, wanted
 from anydraft.pacing.experience import Experience
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
-from anydraft.pacing.protocol import Draft
+from anydraft.pacing.lessons import learn
+from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
+from anydraft.pacing.serving import Serving
 from anydraft.pacing.urgency import urgency
 from anydraft.row import Row
+from anydraft.tree import DraftTree
 
 LIMITS = Limits(20, 4, 31, 8, 0.0)
 
@@ -71,6 +74,65 @@ def test_tokens_gained_count_as_much_as_their_rows() -> None:
     assert step.gained([2, 4]) == pytest.approx(2.5)
     now = Now(rows, 1.0, [1.0] * 20, 2.0, [1.5, 0.5])
     assert now.valued([[0.5, 0.25], [0.8]]) == [pytest.approx([0.75, 0.375]), pytest.approx([0.4])]
+
+
+def test_a_step_is_judged_by_what_its_rows_tokens_are_worth() -> None:
+    """Four tokens of a row that counts half are two of all rows': what is lost, and what free drafters had."""
+    known, rows = Knowledge(0.01, 20), rows_at(9, 9)
+    known.times.observe(2, 1, 1.0)
+    known.safety.share = 0.0
+    step = Asking(known, rows, cast(Crew, World([])), set(), set())
+    step.urgency = [1.5, 0.5]
+    tree = DraftTree.chain([1] * 4)
+    known.drafters["copier"] = Experience()
+    step.asked = [Asked(0, "copier", rows, [DraftTree.EMPTY, tree], 4, [9, 9], 0.0, 0.0, False, True, True)]
+    accepted: list[list[int]] = [[], [0, 1, 2, 3]]
+    learn(known, step, Outcome(rows, [NO_DRAFT, Draft(tree, 0)], accepted, 0.0, 1.0))
+    passed = known.seconds(2, 5)
+    assert known.safety.debt == pytest.approx(passed - 2)  # four tokens of one row of two, by half: one more than plain
+    served = Serving()
+    served.add(0.5, 1.0, passed)
+    assert known.serving(rows[0]).with_other(1.0, 1.0) == pytest.approx(served.with_other(1.0, 1.0))
+
+
+@pytest.mark.parametrize(("ahead", "verified"), [(False, True), (True, False)])
+def test_free_drafts_of_a_row_that_is_ahead_make_no_pass_wider(ahead: bool, verified: bool) -> None:
+    world = World([Simulated("copier", right=lambda position: 0.6 if position > 60 else 0.0, fixed=0.001, step=0.0)])
+    world.cost = lambda rows, width: 1 + 0.1 * (width - 1)
+    world.noise = 0.0
+    pacing = Measured()
+    for width in (1, 2, 4, 8, 16):
+        for _ in range(20):
+            pacing.known.times.observe(2, width, world.cost(2, width))
+    drafter = pacing.known.drafters["copier"] = Experience()
+    drafter.free = True
+    rows = rows_at(61, 60, passes=60) if not ahead else rows_at(180, 60, passes=60)
+    drafts = pacing.draft(rows, cast(Crew, world))
+    step = pacing._step
+    assert step is not None
+    assert list(step.urgency) == list(Now.of(pacing.known, rows).urgency) != [1.0, 1.0]
+    assert (len(drafts[0].tree) > 0) is verified
+
+
+def test_several_rows_are_expected_to_gain_no_more_than_their_nodes() -> None:
+    known, rows = Knowledge(0.01, 20), rows_at(9, 9, 9, 9)
+    world = World([Simulated("writer", right=lambda position: 0.99)])
+    drafter = known.drafters["writer"] = Experience()
+    known.times.observe(4, 1, 1.0)
+    for count in (1, 2, 3, 4):
+        drafter.times.observe(count, 3, 0.03)
+    record = drafter.record(rows[0])
+    record.drafts = TRIAL_DRAFTS
+    for _ in range(60):
+        record.runs.add(11, 13, 11, ended=False)
+    choice, _ = best(known, Now.of(known, rows), cast(Crew, world), [0.0] * 4, 1)
+    assert choice is not None
+    assert 4 * 10 < choice.tokens < 4 * 13
+    known.state(rows[0]).rows = 4
+    known.state(rows[0]).report.steps["writer"] = 1
+    report = known.report(rows[0])
+    assert report is not None
+    assert 10 < report.expected_tokens["writer"] < 13
 
 
 def test_the_row_that_is_behind_is_drafted_for_first_and_further() -> None:

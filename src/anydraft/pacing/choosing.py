@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from anydraft.crew import Crew
 from anydraft.growth import SIDE, Bounds
+from anydraft.pacing import pruning
 from anydraft.pacing.knowledge import FEWEST, TRIAL_LOSS, Knowledge, most_nodes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import LEAST
@@ -120,6 +121,14 @@ class Now(NamedTuple):
         if len(chances) == 1:
             return chances
         return [[urgent * chance for chance in row] for urgent, row in zip(self.urgency, chances, strict=True)]
+
+    def best_width(self, chances: Sequence[list[float]]) -> tuple[int, float]:
+        """Width of the pass over such nodes that is worth most, and what is expected of it beyond a token a row.
+
+        What is expected counts by the urgency of the rows.
+        """
+        width, tokens, _ = pruning.worth(self.valued(chances), self.worth, self.ratios)
+        return width, tokens
 
     def passes(self, width: float) -> float:
         """Time of passes in plain ones, which are so wide on average."""

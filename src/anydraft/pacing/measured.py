@@ -116,9 +116,9 @@ class Measured:
         width, free = 1, [0.0] * count
         offered = any(step.chances)
         if offered:
-            values = now.valued(step.chances)
-            width, tokens, _ = worth(values, now.worth, now.ratios)
-            free = [sum(sorted(row, reverse=True)[: width - 1]) for row in values] if tokens else free
+            width, tokens = now.best_width(step.chances)
+            if tokens:
+                free = [sum(sorted(row, reverse=True)[: width - 1]) for row in now.valued(step.chances)]
         choice = None
         if not waits:
             choice, value = best(known, now, crew, free, width)
@@ -145,7 +145,7 @@ class Measured:
             rate = now.worth * len(choice.places) / count
             width = worth(step.chances, rate, now.ratios, least=LEAST_PROBE)[0]
         elif choice is not None:
-            width = worth(now.valued(step.chances), now.worth, now.ratios)[0]
+            width = now.best_width(step.chances)[0]
         elif not offered:
             return step.drafts
         return step.pruned(width)
