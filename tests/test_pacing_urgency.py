@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
+from unittest import mock
 
 import pytest
 from simulated import Simulated, World, row_of
 
 from anydraft.crew import Crew
-from anydraft.pacing import Measured
+from anydraft.pacing import Measured, measured
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.choosing import Limits, Now, best, wanted
 from anydraft.pacing.experience import Experience
@@ -107,9 +108,12 @@ def test_free_drafts_of_a_row_that_is_ahead_make_no_pass_wider(ahead: bool, veri
     drafter = pacing.known.drafters["copier"] = Experience()
     drafter.free = True
     rows = rows_at(61, 60, passes=60) if not ahead else rows_at(180, 60, passes=60)
-    drafts = pacing.draft(rows, cast(Crew, world))
+    with mock.patch.object(measured, "best", wraps=best) as asked:
+        drafts = pacing.draft(rows, cast(Crew, world))
     step = pacing._step
     assert step is not None
+    kept = sum(step.chances[0][: len(drafts[0].tree)])
+    assert asked.call_args_list[0].args[3][0] == pytest.approx(kept * step.urgency[0])  # what is given up for another's draft
     assert list(step.urgency) == list(Now.of(pacing.known, rows).urgency) != [1.0, 1.0]
     assert (len(drafts[0].tree) > 0) is verified
 
