@@ -113,7 +113,8 @@ def test_free_drafts_of_a_row_that_is_ahead_make_no_pass_wider(ahead: bool, veri
     step = pacing._step
     assert step is not None
     kept = sum(step.chances[0][: len(drafts[0].tree)])
-    assert asked.call_args_list[0].args[3][0] == pytest.approx(kept * step.urgency[0])  # what is given up for another's draft
+    given_up = asked.call_args_list[0].args[3][0]  # for a draft of another one
+    assert given_up == pytest.approx(kept * step.urgency[0])
     assert list(step.urgency) == list(Now.of(pacing.known, rows).urgency) != [1.0, 1.0]
     assert (len(drafts[0].tree) > 0) is verified
 
