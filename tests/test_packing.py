@@ -198,15 +198,15 @@ def test_nothing_happens_where_it_does_not_apply(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "anydraft.packing")
-    assert pack(tiny.make("llama", **WIDE)) == 0
-    assert "float32 on cpu" in caplog.text
+    assert pack(tiny.make("llama", **WIDE).half()) == 0
+    assert "float16 on cpu" in caplog.text
     assert pack(wide("llama").train()) == 0
     assert "training mode" in caplog.text
     model = wide("llama")
     monkeypatch.setattr(packing, "_agrees", lambda weight, laid: False)
     assert pack(model) == 0
     assert all(type(module) is not PackedLinear for module in model.modules())
-    monkeypatch.setattr(packing, "missing", lambda: "no such thing here")
+    monkeypatch.setattr(packing, "missing", lambda dtype: "no such thing here")
     assert pack(model) == 0
     assert "no such thing here" in caplog.text
 
@@ -232,8 +232,8 @@ def test_a_model_given_as_such_is_never_packed() -> None:
 
 
 def test_packing_that_was_asked_for_and_cannot_be_had() -> None:
-    with pytest.raises(OptionConflict, match="float32 on cpu"):
-        load_model(str(models.path("assistant")), role="target", dtype="float32", packed=True)
+    with pytest.raises(OptionConflict, match="float16 on cpu"):
+        load_model(str(models.path("assistant")), role="target", dtype="float16", packed=True)
 
 
 @pytest.mark.parametrize("drafter", [None, str(models.path("assistant")), TRAINED], ids=["plain", "uag", "redrafter"])

@@ -17,6 +17,9 @@ import numpy.typing as npt
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from anydraft.queries import CompanyKeys
+from anydraft.shapes import LEAST_WIDTH
+
 BUCKET = 256
 """Slots are allocated, and with fixed shapes read, in multiples of this."""
 
@@ -52,7 +55,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         plan = self._cache.current
-        return _write(self.keys, key_states, plan), _write(self.values, value_states, plan)
+        keys, values = _write(self.keys, key_states, plan), _write(self.values, value_states, plan)
+        return CompanyKeys.of(keys) if self._cache.company and plan.width < LEAST_WIDTH else keys, values
 
     def get_seq_length(self) -> int:
         """Longest prefix over the rows (models ask for it only when they get no position ids)."""
@@ -113,13 +117,15 @@ class SlotCache(Cache):  # type: ignore[misc]
     """Cache of several rows of different length, each with a tree of uncommitted nodes behind its prefix.
 
     Attributes:
+        company: narrow passes attend as wider ones do (`queries.py`).
         lengths: committed slots per row.
         fixed_span: least span of slots that passes of fixed shape read, so that it is the same all along.
         tails: parents of the uncommitted nodes per row, as tail indices (-1 = end of the prefix).
     """
 
-    def __init__(self, rows: int, slots: int = BUCKET) -> None:
+    def __init__(self, rows: int, slots: int = BUCKET, *, company: bool = False) -> None:
         super().__init__(layers=[])
+        self.company = company
         self.capacity = bucket(max(slots, 1))
         self.fixed_span = 0
         self.lengths = [0] * rows

@@ -1,8 +1,12 @@
-"""One matrix in the layout that oneDNN multiplies from, for products of a few rows in bfloat16 on a CPU.
+"""One matrix in the layout that oneDNN multiplies from, for products of a few rows on a CPU.
 
 torch lays a bfloat16 weight out anew at every product, which takes half the time of a product of a few rows. Done once,
 the numbers are the same bit by bit: measured for single threads at all sizes but the smallest, which torch multiplies
 without oneDNN, and for up to 64 rows nearly always on several threads (`packing.py` tries each shape before use).
+
+In float32 torch asks another library, whose products of two to eight rows take two or three times as long as those of
+one on many CPUs, and round otherwise than those of one. From the layout they take a third or half more than one, and a
+row gives the same bits however many others there are.
 """
 
 from __future__ import annotations
@@ -30,11 +34,16 @@ class LaidOut:
         self.tensor = tensor
 
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """(..., in) in bfloat16 to (..., out)."""
-        if bias is not None and rows.ndim > 2 and not rows.is_contiguous():
+        """(..., in) in the same precision to (..., out)."""
+        if self.dtype == torch.bfloat16 and bias is not None and rows.ndim > 2 and not rows.is_contiguous():
             return self(rows) + bias  # as torch does, rounding twice
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.tensor, bias, "none", [], "")
         return product
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers."""
+        return self.tensor.dtype
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +65,7 @@ def laid_out(weight: torch.Tensor) -> LaidOut | None:
         return None
     if weight.shape[0] == 1:  # products with a vector are added up otherwise on some CPUs, and have nothing to gain
         return None
-    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or missing() is not None:
+    if weight.device.type != "cpu" or missing(weight.dtype) is not None:
         return None
     try:
         with torch.inference_mode(False), torch.no_grad():
@@ -70,17 +79,29 @@ def linear(
     rows: torch.Tensor, weight: torch.Tensor, laid: LaidOut | None, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`torch.nn.functional.linear`, from the layout where there is one and nothing is to be learned."""
-    if laid is None or rows.dtype != torch.bfloat16 or (rows.requires_grad and torch.is_grad_enabled()):
+    if laid is None or rows.dtype != laid.dtype or (rows.requires_grad and torch.is_grad_enabled()):
         return F.linear(rows, weight, bias)
     return laid(rows, bias)
 
 
-def missing() -> str | None:
-    """What this torch or this CPU lacks; None when nothing."""
+def missing(dtype: torch.dtype = torch.bfloat16) -> str | None:
+    """What this torch or this CPU lacks to multiply from the layout in a precision; None when nothing."""
+    if dtype not in (torch.bfloat16, torch.float32):
+        return f"there is no layout for {dtype}"
     operations = torch.ops.mkldnn
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
         return "torch has no oneDNN here, or it is switched off"
     names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
-    if not all(hasattr(operations, name) for name in names) or not operations._is_mkldnn_bf16_supported():
+    if not all(hasattr(operations, name) for name in names):
+        return "this torch has no products from oneDNN's layout"
+    if dtype == torch.bfloat16 and not operations._is_mkldnn_bf16_supported():
         return "oneDNN has no bfloat16 for this CPU"
     return None
+
+
+def makes_kernels(dtype: torch.dtype) -> bool:
+    """Whether oneDNN makes the products of a half precision on this CPU, and kernels for every shape of them."""
+    if dtype == torch.bfloat16:
+        return missing(dtype) is None
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
+    return dtype == torch.float16 and supported is not None and bool(supported())

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
 from anydraft.hidden import LastHidden
+from anydraft.layout import makes_kernels
 from anydraft.masks import Masks
 from anydraft.shapes import padded_span, padded_width, whole_span
 
@@ -59,8 +60,11 @@ class LanguageModel:
         self.window = int(getattr(self.text_config, "sliding_window", None) or 0)
         parameters = inspect.signature(model.forward).parameters
         self._takes_keep = "logits_to_keep" in parameters
-        self._padded = self.dtype in (torch.bfloat16, torch.float16) and model.device.type == "cpu"
-        self._alike = alike and self._padded and self.dtype == torch.bfloat16 and fixed_width is None
+        on_cpu = model.device.type == "cpu"
+        self._few = on_cpu and makes_kernels(self.dtype)
+        self._alike = alike and on_cpu and self.dtype == torch.bfloat16 and fixed_width is None
+        self._company = self._alike and model.config._attn_implementation == "sdpa"
+        self._whole = self._alike and (self._few or not self._company)
         self._masks = Masks(self.kinds, self.window, self.dtype)
         self._embedding = model.get_input_embeddings()
         self._catcher: LastHidden | None = None
@@ -90,7 +94,7 @@ class LanguageModel:
 
     def new_cache(self, rows: int, slots: int = 1) -> SlotCache:
         """An empty cache with room for `slots` tokens a row."""
-        return SlotCache(rows, self._span(slots))
+        return SlotCache(rows, self._span(slots), company=self._company)
 
     def prefill(self, cache: SlotCache, row: int, tokens: Sequence[int]) -> None:
         """Append committed tokens to one row of the cache, in chunks."""
@@ -163,7 +167,7 @@ class LanguageModel:
 
     def padded_width(self, width: int, rows: int) -> int:
         """The width that a pass over so many nodes per row is padded to, where its width is not fixed."""
-        return padded_width(width, rows, alike=self._alike) if self._padded else width
+        return padded_width(width, rows, few=self._few, alike=self._whole)
 
     def _span(self, slots: int) -> int:
         return padded_span(slots) if self._alike else whole_span(slots)

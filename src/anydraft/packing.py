@@ -1,8 +1,12 @@
-"""Packed weights: on a CPU, linear weights in bfloat16 are laid out for oneDNN once instead of at every product.
+"""Packed weights: on a CPU, linear weights are laid out for oneDNN once instead of at every product.
 
-A packed layer computes the same numbers, bit by bit, as the layer it was: a weight of each shape is tried before
-anything is packed, and what differs stays as it is. Small layers stay too, because torch multiplies them without
-oneDNN and adds up in another order; so does float32, where torch calls another library (`layout.py`).
+In bfloat16 a packed layer computes the same numbers, bit by bit, as the layer it was: a weight of each shape is tried
+before anything is packed, and what differs stays as it is. Small layers stay too, because torch multiplies them without
+oneDNN and adds up in another order.
+
+In float32 torch calls another library, which adds up otherwise, so numbers differ in their last digits. Layers are
+packed where a row gives the same bits alone and among others, which that library does not give, and where it is
+faster: a product of one row takes no longer, and one of eight less. Both are tried by shape (`layout.py`).
 
 The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so `save_pretrained`
 works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A weight that others
@@ -14,9 +18,11 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import statistics
+import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeGuard
 
 import torch
@@ -29,12 +35,24 @@ logger = logging.getLogger(__name__)
 
 PROBED_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 33, 48, 64)
 
+ROUNDING = 1e-4
+"""By how much products in float32 may differ, of their own size; sums of thousands of numbers differ by 1e-6."""
 
-def pack(model: nn.Module) -> int:
+TIMED_ROWS, TIMED_LAYERS, TIMED_ROUNDS = (1, 8), 6, 7
+"""Rows of the products that are timed, of so many layers of a shape one after the other, so often."""
+
+LONGER = 1.05
+"""How much longer products of one row may seem to take: as much as clocks stray."""
+
+
+def pack(model: nn.Module, *, always: bool = False) -> int:
     """Pack the linear layers of a model in place, those that it helps; does nothing where it is done already.
 
     Only for a model that nobody else relies on. Call it after `eval()`; with the number of threads that will be used,
-    because over 32 rows oneDNN may split sums among them.
+    because over 32 rows oneDNN may split sums among them, and because in float32 it decides what is faster.
+
+    Args:
+        always: pack layers in float32 without timing them.
 
     Returns:
         how many layers are packed now.
@@ -44,28 +62,29 @@ def pack(model: nn.Module) -> int:
         logger.info("weights of %s stay as they are: %s", type(model).__name__, reason)
         return 0
     users = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
-    same: dict[torch.Size, bool] = {}
-    packed, given_up = 0, 0
+    alike: dict[tuple[torch.Size, torch.dtype], list[nn.Linear]] = {}
     for module in model.modules():
-        if isinstance(module, PackedLinear):
-            packed += 1
-            continue
-        if not _packable(module):
-            continue
-        weight = module.weight
-        laid = laid_out(weight)
+        if _packable(module):
+            alike.setdefault((module.weight.shape, module.weight.dtype), []).append(module)
+    given_up, stay = 0, 0
+    for layers in alike.values():
+        laid = laid_out(layers[0].weight)
         if laid is None:
             continue
-        if weight.shape not in same:
-            same[weight.shape] = _agrees(weight, laid)
-        if same[weight.shape]:
-            given_up += users[id(weight)] == 1
-            PackedLinear.of(module, laid, keep=users[id(weight)] > 1)
-            packed += 1
-    different = sum(not agrees for agrees in same.values())
+        if not _helps(layers, laid, always):
+            stay += 1
+            continue
+        for layer in layers:
+            laid = laid if layer is layers[0] else laid_out(layer.weight)
+            if laid is None:
+                continue
+            keep = users[id(layer.weight)] > 1
+            given_up += not keep
+            PackedLinear.of(layer, laid, keep=keep)
+    packed = sum(isinstance(module, PackedLinear) for module in model.modules())
     logger.info(
         "%d linear layers of %s packed for this CPU, %d of them instead of the plain weight; %d shapes gave other "
-        "results and stay", packed, type(model).__name__, given_up, different,
+        "results or were no faster, and stay", packed, type(model).__name__, given_up, stay,
     )  # fmt: skip
     return packed
 
@@ -122,7 +141,7 @@ class PackedLinear(nn.Linear):
         bias = self._parameters["bias"]
         if (
             self._parameters["weight"] is not self.stand_in
-            or input.dtype != torch.bfloat16
+            or input.dtype != self.laid.dtype
             or (input.requires_grad and torch.is_grad_enabled())
         ):
             return F.linear(input, self.weight, bias)
@@ -189,10 +208,15 @@ def obstacle(model: nn.Module) -> str | None:
     if any(isinstance(module, PackedLinear) for module in model.modules()):
         return None
     weights = [module.weight for module in model.modules() if _packable(module)]
-    if not any(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in weights):
+    on_cpu = {weight.dtype for weight in weights if weight.device.type == "cpu"} & {torch.bfloat16, torch.float32}
+    if not on_cpu:
         kinds = sorted({f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}" for weight in weights})
-        return f"only linear layers in bfloat16 on a CPU are packed; these are {', '.join(kinds) or 'of another kind'}"
-    return missing()
+        return (
+            "only linear layers in bfloat16 or float32 on a CPU are packed; these are "
+            f"{', '.join(kinds) or 'of another kind'}"
+        )
+    reasons = [missing(dtype) for dtype in sorted(on_cpu, key=str)]
+    return None if None in reasons else reasons[0]
 
 
 def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -200,11 +224,66 @@ def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
     return type(module) is nn.Linear and not hasattr(module, "_hf_hook") and type(module.weight) is nn.Parameter
 
 
+def _helps(layers: Sequence[nn.Linear], laid: LaidOut, always: bool) -> bool:
+    """Whether layers of one shape are better packed; `laid` is the first one's weight."""
+    if laid.dtype == torch.bfloat16:
+        return _agrees(layers[0].weight, laid)
+    return _repeats(layers[0].weight, laid) and (always or _faster(layers))
+
+
 @torch.inference_mode()
 def _agrees(weight: torch.Tensor, laid: LaidOut) -> bool:
     """Whether products with a packed weight are those with the plain one, down to the digits that bfloat16 drops."""
-    row = torch.randn(1, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    row = _rows(1, weight)
     # What is left when the rounded product is taken away again are the digits that had been rounded away.
     opposite = -F.linear(row, weight)[0]
     copies = (row.expand(count, -1).contiguous() for count in PROBED_ROWS)
     return all(torch.equal(F.linear(rows, weight, opposite), laid(rows, opposite)) for rows in copies)
+
+
+@torch.inference_mode()
+def _repeats(weight: torch.Tensor, laid: LaidOut) -> bool:
+    """Whether rows have the same product alone and among others, and that of the plain weight but for rounding."""
+    rows = _rows(max(PROBED_ROWS), weight)
+    all_rows, plain = laid(rows), F.linear(rows, weight)
+    close = (all_rows - plain).abs().max() <= ROUNDING * plain.abs().max()
+    return bool(close) and all(torch.equal(laid(rows[:count]), all_rows[:count]) for count in PROBED_ROWS)
+
+
+_known_faster: dict[tuple[torch.Size, int], bool] = {}
+"""By shape and threads, so that models of one process are packed alike."""
+
+
+@torch.inference_mode()
+def _faster(layers: Sequence[nn.Linear]) -> bool:
+    """Whether products in float32 from oneDNN's layout take no longer for one row, and less for several.
+
+    Layers follow each other as in a model, so that their weights come from memory as they do there.
+    """
+    key = layers[0].weight.shape, torch.get_num_threads()
+    if key not in _known_faster:
+        plain = [layer.weight for layer in layers[:TIMED_LAYERS]]
+        laid = [found for found in map(laid_out, plain) if found is not None]
+        ratios = []
+        for count in TIMED_ROWS:
+            rows = _rows(count, plain[0])
+            pairs = [(_seconds(F.linear, rows, plain), _seconds(_product, rows, laid)) for _ in range(TIMED_ROUNDS + 1)]
+            before, after = zip(*pairs[1:], strict=True)  # the first ones make kernels
+            ratios.append(statistics.median(after) / statistics.median(before))
+        _known_faster[key] = ratios[0] <= LONGER and ratios[1] < 1
+    return _known_faster[key]
+
+
+def _product(rows: torch.Tensor, laid: LaidOut) -> torch.Tensor:
+    return laid(rows)
+
+
+def _seconds(product: Callable[[torch.Tensor, Any], torch.Tensor], rows: torch.Tensor, weights: Sequence[Any]) -> float:
+    started = time.perf_counter()
+    for weight in weights:
+        product(rows, weight)
+    return time.perf_counter() - started
+
+
+def _rows(count: int, weight: torch.Tensor) -> torch.Tensor:
+    return torch.randn(count, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)

@@ -26,8 +26,8 @@ def load_model(
     """A causal language model from a hub name or path; a loaded model is returned as it is.
 
     Args:
-        packed: pack the weights (`packing.py`), for decoding only; by default where that helps. A model that is
-            given as such is never packed.
+        packed: pack the weights (`packing.py`), for decoding only; by default where that helps. True packs
+            layers in float32 untimed. A model that is given as such is never packed.
 
     Raises:
         UnsupportedModel: nothing loadable under that name.
@@ -67,7 +67,7 @@ def load_model(
     # A quantized checkpoint places itself and refuses to be moved.
     placed = loaded if getattr(loaded, "hf_quantizer", None) is not None else loaded.to(device)
     placed.eval()
-    if packed is not False and not pack(placed) and packed:
+    if packed is not False and not pack(placed, always=bool(packed)) and packed:
         reason = obstacle(placed) or "its layers are too small, or packed they would give other results here"
         raise OptionConflict(f"packed=True cannot be had for the {role}: {reason}; leave packed out")
     return placed
