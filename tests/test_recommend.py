@@ -182,6 +182,18 @@ def test_in_words_with_a_broken_candidate(
     assert "no such head" in result.stdout
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_half_precision_that_the_cpu_lacks(
+    slow: bool, pair: tuple[str, str], prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anydraft.layout.makes_kernels", lambda dtype: not slow)
+    options = ("-c", "lookup", "--prompts", prompts, "--limit", 2, "-m", 4, "-t", 0)
+    for dtype, hinted in (("bfloat16", slow), ("float32", False)):
+        result = run("recommend", pair[0], *options, "--dtype", dtype)
+        assert result.exit_code == 0, result.stderr
+        assert ("no instructions for bfloat16" in " ".join(result.stdout.split())) is hinted, dtype
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [(("-c", "./nowhere"), "there is no folder './nowhere'"), (("-c", "none"), "plain decoding is always measured")],

@@ -105,3 +105,14 @@ def makes_kernels(dtype: torch.dtype) -> bool:
         return missing(dtype) is None
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
     return dtype == torch.float16 and supported is not None and bool(supported())
+
+
+def half_precision_hint(dtype: torch.dtype, device: str) -> str | None:
+    """What to try where a model is multiplied in half precision on a CPU that has no instructions for it."""
+    if not device.startswith("cpu") or dtype not in (torch.bfloat16, torch.float16) or makes_kernels(dtype):
+        return None
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"this CPU has no instructions for {name}, so a pass over drafted tokens takes many times as long as one over "
+        "a single token: in float32 drafts may gain more, at twice the memory"
+    )

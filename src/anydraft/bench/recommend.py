@@ -68,6 +68,7 @@ class Recommendation:
         candidates: the recommended one first, then by speed-up.
         plain_tokens_per_second, plain_memory: of plain decoding.
         best_at: by temperature, what `--drafter` takes for the best certain one there; "none" where none is.
+        hint: what else to try on this machine.
     """
 
     target: str
@@ -79,6 +80,7 @@ class Recommendation:
     plain_tokens_per_second: float | None
     plain_memory: int | None
     best_at: dict[float, str]
+    hint: str | None = None
 
     @property
     def chosen(self) -> Advice | None:
@@ -102,6 +104,7 @@ def recommend(
     *,
     options: Sequence[str] = (),
     keywords: str = "",
+    hint: str | None = None,
     seed: int = 0,
 ) -> Recommendation:
     """Weigh the candidates.
@@ -111,6 +114,7 @@ def recommend(
         drafters: name of the contender without its engine, and what `--drafter` takes, for every candidate.
         records, rows: of the measurement, with plain decoding.
         options: further words for the call to copy; keywords: the same for Python, with a comma before them.
+        hint: what else to try on this machine.
     """
     found = sorted((_advice(name, drafter, records, rows, seed) for name, drafter in drafters), key=_rank, reverse=True)
     certain = [advice for advice in found if advice.verdict == "helps"]
@@ -130,6 +134,7 @@ def recommend(
         plain_tokens_per_second=_rate(plain),
         plain_memory=max(memories, default=None),
         best_at={at: _best_at(at, found) for at in temperatures},
+        hint=hint,
     )
 
 

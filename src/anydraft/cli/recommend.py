@@ -87,10 +87,13 @@ def recommend(
             debug=debug,
         )
     )
+    import torch
+
     from anydraft.bench.recommend import recommend as weigh
     from anydraft.bench.running import run_bench
     from anydraft.bench.session import wide_console
     from anydraft.bench.store import RUNS, complete, read_runs
+    from anydraft.layout import half_precision_hint
 
     with tempfile.TemporaryDirectory(prefix="anydraft-") as folder:
         outcome = run_bench(
@@ -122,6 +125,7 @@ def recommend(
         records,
         outcome.rows,
         options=options,
+        hint=half_precision_hint(getattr(torch, prepared.settings.dtype), prepared.settings.device),
         keywords=_keywords(dtype=dtype, device=device, exact=exact or None, draft_tokens=draft_tokens),
         seed=seed,
     )
@@ -155,6 +159,8 @@ def show(found: Recommendation, console: Console) -> None:
     for at, drafter in elsewhere.items():
         better = "plain decoding is as good" if drafter == "none" else f"{drafter} is better"
         console.print(Text(f"At temperature {at:g} alone {better}.", style="yellow"))
+    if found.hint is not None:
+        console.print(Text(f"hint: {found.hint}", style="yellow"))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     temperatures = list(found.best_at)
     headings = ["candidate", "x plain", *(f"T={at:g}" for at in temperatures), "tokens/s", "tau", "memory", ""]
