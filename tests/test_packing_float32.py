@@ -24,6 +24,12 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "_known_faster", {})
 
 
+@pytest.fixture
+def repeating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows do not depend on each other, wherever this runs."""
+    monkeypatch.setattr(packing, "_repeats", lambda weight, laid: True)
+
+
 def layers(count: int, size: int = 96) -> torch.nn.Sequential:
     torch.manual_seed(0)
     return torch.nn.Sequential(*(torch.nn.Linear(size, size) for _ in range(count))).eval()
@@ -41,6 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, tuple[float, float
     return calls
 
 
+@pytest.mark.usefixtures("repeating")
 @pytest.mark.parametrize("arch", tiny.ARCHITECTURES)
 def test_the_same_numbers_but_for_rounding(arch: str) -> None:
     sizes: dict[str, Any] = {"gpt2": {"n_embd": 96}, "gpt-bigcode": {"n_embd": 96}}
@@ -56,7 +63,8 @@ def test_the_same_numbers_but_for_rounding(arch: str) -> None:
 def test_a_row_gives_the_same_bits_alone_and_among_others(shape: tuple[int, int]) -> None:
     plain = torch.nn.Linear(shape[1], shape[0]).eval()
     packed = copy.deepcopy(plain)
-    assert pack(packed, always=True) == 1
+    if not pack(packed, always=True):
+        pytest.skip("rows depend on each other on this machine, so nothing is packed")
     states = torch.randn(64, shape[1], generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         all_rows = packed(states)
@@ -66,8 +74,9 @@ def test_a_row_gives_the_same_bits_alone_and_among_others(shape: tuple[int, int]
         assert torch.equal(packed(states.view(4, 16, -1)[:, 2:5]), all_rows.view(4, 16, -1)[:, 2:5])
 
 
+@pytest.mark.usefixtures("repeating")
 def test_what_is_no_faster_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for single, several, expected in [(1.0, 0.9, 3), (1.04, 0.5, 3), (1.2, 0.5, 0), (0.9, 1.1, 0)]:
+    for single, several, expected in [(1.0, 0.9, 3), (1.04, 0.5, 3), (1.2, 0.5, 0), (0.9, 0.95, 0)]:
         monkeypatch.setattr(packing, "_known_faster", {})
         clock(monkeypatch, {1: (1.0, single), 8: (2.0, 2 * several)})
         model = layers(3)
@@ -75,13 +84,14 @@ def test_what_is_no_faster_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pack(layers(3), always=True) == 3
 
 
+@pytest.mark.usefixtures("repeating")
 def test_a_shape_is_timed_once_for_a_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that models of one process compute alike. Of many layers some are timed."""
     calls = clock(monkeypatch, {1: (1.0, 1.0), 8: (1.0, 0.5)})
     assert pack(layers(packing.TIMED_LAYERS + 2)) == packing.TIMED_LAYERS + 2
     assert {*calls} == {packing.TIMED_LAYERS}
     calls.clear()
-    assert pack(layers(2)) == 2
+    assert pack(layers(packing.TIMED_LAYERS)) == packing.TIMED_LAYERS
     assert not calls
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     assert pack(layers(2)) == 2
@@ -90,15 +100,20 @@ def test_a_shape_is_timed_once_for_a_number_of_threads(monkeypatch: pytest.Monke
 
 def test_shapes_whose_rows_depend_on_each_other_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = layers(1)[0].weight.detach()
-    laid = layout.laid_out(weight)
+    laid = layout.laid_out(weight, full=True)
     assert laid is not None
-    assert packing._repeats(weight, laid)
     assert not packing._repeats(weight * 1.01, laid)
-    monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: rows @ weight.t() * (1 + 1e-6 * len(rows)))
+    product = weight.t().contiguous()
+    apart = lambda self, rows: torch.stack([row @ product for row in rows])  # noqa: E731
+    monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: apart(self, rows) * (1 + 1e-6 * len(rows)))
     assert not packing._repeats(weight, laid)
+    monkeypatch.setattr(layout.LaidOut, "__call__", apart)
+    assert packing._repeats(weight, laid)
+    monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: rows @ torch.zeros(0))  # a platform without it
     assert pack(layers(1), always=True) == 0
 
 
+@pytest.mark.usefixtures("repeating")
 def test_weights_come_back() -> None:
     plain = tiny.make("qwen2", tie_word_embeddings=False)
     packed = copy.deepcopy(plain)
@@ -125,3 +140,24 @@ def test_texts_of_the_embedded_models(drafter: str | None) -> None:
             for temperature in (0.0, 1.0)
         ])
     assert given[0] == given[1]
+
+
+@pytest.mark.usefixtures("repeating")
+def test_what_training_asks_for_is_computed_by_torch() -> None:
+    """Gradients of a bias, and autocast."""
+    plain = layers(1)
+    packed = copy.deepcopy(plain)
+    assert pack(packed, always=True) == 1
+    states = torch.randn(3, 96)
+    for model in (plain, packed):
+        model(states).square().sum().backward()
+    torch.testing.assert_close(packed[0].bias.grad, plain[0].bias.grad)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(packed(states), plain(states))
+        assert packed(states).dtype == torch.bfloat16
+
+
+@pytest.mark.usefixtures("repeating")
+def test_layers_elsewhere_are_not_in_the_way() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(96, 96, device="meta"), *layers(1)).eval()
+    assert pack(model, always=True) == 1

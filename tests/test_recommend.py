@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cli_pair import run, write_pair
 
 from anydraft.bench.figures import figures
 from anydraft.bench.measure import Record, Run, Task
 from anydraft.bench.recommend import Recommendation, recommend
 from anydraft.drafters.lookup import LookupDrafter
+from anydraft.layout import half_precision_hint
 
 PROMPTS = 8
 Speeds = Mapping[float, Callable[[int], float]]
@@ -191,7 +193,16 @@ def test_half_precision_that_the_cpu_lacks(
     for dtype, hinted in (("bfloat16", slow), ("float32", False)):
         result = run("recommend", pair[0], *options, "--dtype", dtype)
         assert result.exit_code == 0, result.stderr
-        assert ("no instructions for bfloat16" in " ".join(result.stdout.split())) is hinted, dtype
+        assert ("products in bfloat16 are made up" in " ".join(result.stdout.split())) is hinted, dtype
+
+
+def test_what_to_take_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anydraft.layout.makes_kernels", lambda dtype: dtype == torch.bfloat16)
+    assert "in bfloat16 drafts may gain" in str(half_precision_hint(torch.float16, "cpu"))
+    assert half_precision_hint(torch.float16, "cuda:0") is None
+    monkeypatch.setattr("anydraft.layout.makes_kernels", lambda dtype: False)
+    assert "in float32, at twice the memory" in str(half_precision_hint(torch.float16, "cpu"))
+    assert half_precision_hint(torch.float32, "cpu") is None
 
 
 @pytest.mark.parametrize(

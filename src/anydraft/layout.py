@@ -59,13 +59,19 @@ class LaidOut:
         return self
 
 
-def laid_out(weight: torch.Tensor) -> LaidOut | None:
-    """A weight (out, in) in oneDNN's layout; None where it would not help, not be the same, or cannot be."""
+def laid_out(weight: torch.Tensor, *, full: bool = False) -> LaidOut | None:
+    """A weight (out, in) in oneDNN's layout; None where it would not help, not be the same, or cannot be.
+
+    Args:
+        full: in float32 as well, where products round otherwise than torch's and may take longer: to be tried.
+    """
     if weight.ndim != 2 or weight.numel() <= LARGEST_PLAIN or weight.layout != torch.strided:
         return None
     if weight.shape[0] == 1:  # products with a vector are added up otherwise on some CPUs, and have nothing to gain
         return None
     if weight.device.type != "cpu" or missing(weight.dtype) is not None:
+        return None
+    if weight.dtype == torch.float32 and not full:
         return None
     try:
         with torch.inference_mode(False), torch.no_grad():
@@ -101,18 +107,22 @@ def missing(dtype: torch.dtype = torch.bfloat16) -> str | None:
 
 def makes_kernels(dtype: torch.dtype) -> bool:
     """Whether oneDNN makes the products of a half precision on this CPU, and kernels for every shape of them."""
-    if dtype == torch.bfloat16:
-        return missing(dtype) is None
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
-    return dtype == torch.float16 and supported is not None and bool(supported())
+    names = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if dtype not in names:
+        return False
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
+        return False
+    supported = getattr(torch.ops.mkldnn, names[dtype], None)
+    return supported is None or bool(supported())  # where nobody can say, as if it did
 
 
 def half_precision_hint(dtype: torch.dtype, device: str) -> str | None:
-    """What to try where a model is multiplied in half precision on a CPU that has no instructions for it."""
+    """What to try where a model is multiplied in half precision on a CPU that oneDNN has no products of it for."""
     if not device.startswith("cpu") or dtype not in (torch.bfloat16, torch.float16) or makes_kernels(dtype):
         return None
     name = str(dtype).removeprefix("torch.")
+    better = "bfloat16" if makes_kernels(torch.bfloat16) else "float32, at twice the memory or more,"
     return (
-        f"this CPU has no instructions for {name}, so a pass over drafted tokens takes many times as long as one over "
-        "a single token: in float32 drafts may gain more, at twice the memory"
+        f"products in {name} are made up from float32 on this machine, so a pass over drafted tokens takes many times "
+        f"as long as one over a single token: in {better} drafts may gain more"
     )

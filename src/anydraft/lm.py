@@ -63,7 +63,7 @@ class LanguageModel:
         on_cpu = model.device.type == "cpu"
         self._few = on_cpu and makes_kernels(self.dtype)
         self._alike = alike and on_cpu and self.dtype == torch.bfloat16 and fixed_width is None
-        self._company = self._alike and model.config._attn_implementation == "sdpa"
+        self._company = self._alike and self.text_config._attn_implementation == "sdpa"
         self._whole = self._alike and (self._few or not self._company)
         self._masks = Masks(self.kinds, self.window, self.dtype)
         self._embedding = model.get_input_embeddings()

@@ -6,7 +6,7 @@ oneDNN and adds up in another order.
 
 In float32 torch calls another library, which adds up otherwise, so numbers differ in their last digits. Layers are
 packed where a row gives the same bits alone and among others, which that library does not give, and where it is
-faster: a product of one row takes no longer, and one of eight less. Both are tried by shape (`layout.py`).
+faster: a product of one row takes no longer, and one of eight a tenth less. Both are tried by shape (`layout.py`).
 
 The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so `save_pretrained`
 works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A weight that others
@@ -41,8 +41,9 @@ ROUNDING = 1e-4
 TIMED_ROWS, TIMED_LAYERS, TIMED_ROUNDS = (1, 8), 6, 7
 """Rows of the products that are timed, of so many layers of a shape one after the other, so often."""
 
-LONGER = 1.05
-"""How much longer products of one row may seem to take: as much as clocks stray."""
+LONGER, SHORTER = 1.05, 0.9
+"""How much longer products of one row may seem to take, as clocks stray so much; and at most how long those of several
+take, for what gains next to nothing is not worth other digits."""
 
 
 def pack(model: nn.Module, *, always: bool = False) -> int:
@@ -64,18 +65,18 @@ def pack(model: nn.Module, *, always: bool = False) -> int:
     users = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
     alike: dict[tuple[torch.Size, torch.dtype], list[nn.Linear]] = {}
     for module in model.modules():
-        if _packable(module):
+        if _packable(module) and module.weight.device.type == "cpu":
             alike.setdefault((module.weight.shape, module.weight.dtype), []).append(module)
     given_up, stay = 0, 0
     for layers in alike.values():
-        laid = laid_out(layers[0].weight)
+        laid = laid_out(layers[0].weight, full=True)
         if laid is None:
             continue
         if not _helps(layers, laid, always):
             stay += 1
             continue
         for layer in layers:
-            laid = laid if layer is layers[0] else laid_out(layer.weight)
+            laid = laid if layer is layers[0] else laid_out(layer.weight, full=True)
             if laid is None:
                 continue
             keep = users[id(layer.weight)] > 1
@@ -142,7 +143,8 @@ class PackedLinear(nn.Linear):
         if (
             self._parameters["weight"] is not self.stand_in
             or input.dtype != self.laid.dtype
-            or (input.requires_grad and torch.is_grad_enabled())
+            or (torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad)))
+            or torch.is_autocast_enabled("cpu")
         ):
             return F.linear(input, self.weight, bias)
         return self.laid(input, bias)
@@ -226,9 +228,13 @@ def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 def _helps(layers: Sequence[nn.Linear], laid: LaidOut, always: bool) -> bool:
     """Whether layers of one shape are better packed; `laid` is the first one's weight."""
-    if laid.dtype == torch.bfloat16:
-        return _agrees(layers[0].weight, laid)
-    return _repeats(layers[0].weight, laid) and (always or _faster(layers))
+    try:
+        if laid.dtype == torch.bfloat16:
+            return _agrees(layers[0].weight, laid)
+        return _repeats(layers[0].weight, laid) and (always or _faster(layers))
+    except RuntimeError as failure:
+        logger.info("weights of %s stay as they are: %s", tuple(layers[0].weight.shape), failure)
+        return False
 
 
 @torch.inference_mode()
@@ -250,8 +256,8 @@ def _repeats(weight: torch.Tensor, laid: LaidOut) -> bool:
     return bool(close) and all(torch.equal(laid(rows[:count]), all_rows[:count]) for count in PROBED_ROWS)
 
 
-_known_faster: dict[tuple[torch.Size, int], bool] = {}
-"""By shape and threads, so that models of one process are packed alike."""
+_known_faster: dict[tuple[torch.Size, int, int], bool] = {}
+"""By shape, layers timed and threads, so that models of one process are packed alike."""
 
 
 @torch.inference_mode()
@@ -260,17 +266,17 @@ def _faster(layers: Sequence[nn.Linear]) -> bool:
 
     Layers follow each other as in a model, so that their weights come from memory as they do there.
     """
-    key = layers[0].weight.shape, torch.get_num_threads()
+    plain = [layer.weight for layer in layers[:TIMED_LAYERS]]
+    key = plain[0].shape, len(plain), torch.get_num_threads()
     if key not in _known_faster:
-        plain = [layer.weight for layer in layers[:TIMED_LAYERS]]
-        laid = [found for found in map(laid_out, plain) if found is not None]
+        laid = [found for weight in plain if (found := laid_out(weight, full=True)) is not None]
         ratios = []
         for count in TIMED_ROWS:
             rows = _rows(count, plain[0])
             pairs = [(_seconds(F.linear, rows, plain), _seconds(_product, rows, laid)) for _ in range(TIMED_ROUNDS + 1)]
             before, after = zip(*pairs[1:], strict=True)  # the first ones make kernels
             ratios.append(statistics.median(after) / statistics.median(before))
-        _known_faster[key] = ratios[0] <= LONGER and ratios[1] < 1
+        _known_faster[key] = ratios[0] <= LONGER and ratios[1] <= SHORTER
     return _known_faster[key]
 
 

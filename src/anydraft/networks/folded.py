@@ -4,7 +4,7 @@ Everything between a token id and the gates is one row of a table, W_e norm(E) +
 everything between the last narrow layer and the logits is one matrix, head x P. Bytes read per drafted token then do
 not depend on the target's width H. Memory held for it, in numbers of the network's precision: V * 3r (V * r for the
 Elman cell) and V' * r; with V = 8 k, r = 384 in float32 38 MB and 13 MB, with V = 150 k, r = 512 in bfloat16 460 MB
-and at most 154 MB (the head twice on a CPU, where it is packed, and in float32 where the CPU has no bfloat16).
+and at most 154 MB (the head twice on a CPU, where it is packed).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anydraft.layout import LaidOut, laid_out, linear, missing
+from anydraft.layout import LaidOut, laid_out, linear
 from anydraft.networks.lean import LeanBody, normalised
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
@@ -56,12 +56,8 @@ class FoldedLean:
             self.body.float()  # what is between the products and the attention takes a third of the time in float32
         projection = body.out.weight.float() * body.scale.float()
         heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
-        if projection.device.type == "cpu" and missing(dtype) is not None:
-            dtype = torch.float32  # half precision takes longer where products in it are made up
-        self.head = torch.cat([(rows @ projection).to(dtype) for rows in heads])
+        self.head = by_columns(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
         self._laid = laid_out(self.head)
-        if self._laid is None:
-            self.head = by_columns(self.head)
 
     def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
