@@ -120,7 +120,7 @@ def test_a_token_is_scored_alike_whatever_is_scored_behind_it(length: int) -> No
         return target.score(slots, [nodes]).logits[0]
 
     alone = scored(chain(ids[length : length + 1]))[0]
-    for width in (5, 16, 32):
+    for width in (5, 32):
         several = scored(chain(ids[length : length + width]))
         assert torch.equal(several[0], alone), width
         slots = target.new_cache(1)  # the last one, alone behind those before it
