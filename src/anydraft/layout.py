@@ -5,8 +5,8 @@ the numbers are the same bit by bit: measured for single threads at all sizes bu
 without oneDNN, and for up to 64 rows nearly always on several threads (`packing.py` tries each shape before use).
 
 In float32 torch asks another library, whose products of two to eight rows take two or three times as long as those of
-one on many CPUs, and round otherwise than those of one. From the layout they take a third or half more than one, and a
-row gives the same bits however many others there are.
+one on many CPUs, and round otherwise than those of one. From the layout they take a third more than one to twice as
+long, and a row gives the same bits however many others there are.
 """
 
 from __future__ import annotations
@@ -94,13 +94,11 @@ def missing(dtype: torch.dtype = torch.bfloat16) -> str | None:
     """What this torch or this CPU lacks to multiply from the layout in a precision; None when nothing."""
     if dtype not in (torch.bfloat16, torch.float32):
         return f"there is no layout for {dtype}"
-    operations = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
+    if not _has_onednn():
         return "torch has no oneDNN here, or it is switched off"
-    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
-    if not all(hasattr(operations, name) for name in names):
+    if not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
         return "this torch has no products from oneDNN's layout"
-    if dtype == torch.bfloat16 and not operations._is_mkldnn_bf16_supported():
+    if dtype == torch.bfloat16 and not makes_kernels(dtype):
         return "oneDNN has no bfloat16 for this CPU"
     return None
 
@@ -108,12 +106,15 @@ def missing(dtype: torch.dtype = torch.bfloat16) -> str | None:
 def makes_kernels(dtype: torch.dtype) -> bool:
     """Whether oneDNN makes the products of a half precision on this CPU, and kernels for every shape of them."""
     names = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
-    if dtype not in names:
-        return False
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
+    if dtype not in names or not _has_onednn():
         return False
     supported = getattr(torch.ops.mkldnn, names[dtype], None)
     return supported is None or bool(supported())  # where nobody can say, as if it did
+
+
+def _has_onednn() -> bool:
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available and torch.backends.mkldnn.enabled)
 
 
 def half_precision_hint(dtype: torch.dtype, device: str) -> str | None:
