@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,8 +20,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_known_faster", {})
+def nothing_known() -> Iterator[None]:
+    packing._faster.cache_clear()
+    yield
+    packing._faster.cache_clear()
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_a_row_gives_the_same_bits_alone_and_among_others(shape: tuple[int, int]
 @pytest.mark.usefixtures("repeating")
 def test_what_is_no_faster_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for single, several, expected in [(1.0, 0.9, 3), (1.04, 0.5, 3), (1.2, 0.5, 0), (0.9, 0.95, 0)]:
-        monkeypatch.setattr(packing, "_known_faster", {})
+        packing._faster.cache_clear()
         clock(monkeypatch, {1: (1.0, single), 8: (2.0, 2 * several)})
         model = layers(3)
         assert pack(model) == expected, (single, several)

@@ -5,8 +5,8 @@ the numbers are the same bit by bit: measured for single threads at all sizes bu
 without oneDNN, and for up to 64 rows nearly always on several threads (`packing.py` tries each shape before use).
 
 In float32 torch asks another library, whose products of two to eight rows take two or three times as long as those of
-one on many CPUs, and round otherwise than those of one. From the layout they take a third more than one to twice as
-long, and a row gives the same bits however many others there are.
+one on the CPUs that were measured, and round otherwise than those of one. From the layout they take a third more than
+one to twice as long, and a row gives the same bits however many others there are.
 """
 
 from __future__ import annotations

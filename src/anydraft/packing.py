@@ -23,6 +23,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, Self, TypeGuard
 
 import torch
@@ -231,7 +232,9 @@ def _helps(layers: Sequence[nn.Linear], laid: LaidOut, always: bool) -> bool:
     try:
         if laid.dtype == torch.bfloat16:
             return _agrees(layers[0].weight, laid)
-        return _repeats(layers[0].weight, laid) and (always or _faster(layers))
+        if not _repeats(layers[0].weight, laid):
+            return False
+        return always or _faster(layers[0].weight.shape, min(len(layers), TIMED_LAYERS), torch.get_num_threads())
     except RuntimeError as failure:
         logger.info("weights of %s stay as they are: %s", tuple(layers[0].weight.shape), failure)
         return False
@@ -256,28 +259,26 @@ def _repeats(weight: torch.Tensor, laid: LaidOut) -> bool:
     return bool(close) and all(torch.equal(laid(rows[:count]), all_rows[:count]) for count in PROBED_ROWS)
 
 
-_known_faster: dict[tuple[torch.Size, int, int], bool] = {}
-"""By shape, layers timed and threads, so that models of one process are packed alike."""
-
-
+@cache
 @torch.inference_mode()
-def _faster(layers: Sequence[nn.Linear]) -> bool:
+def _faster(shape: torch.Size, layers: int, threads: int) -> bool:
     """Whether products in float32 from oneDNN's layout take no longer for one row, and less for several.
 
-    Layers follow each other as in a model, so that their weights come from memory as they do there.
+    Asked once for a shape, so that models of one process are packed alike. Layers follow each other as in a model, so
+    that their weights come from memory as they do there.
+
+    Args:
+        layers: of that shape; threads: of torch, with which it is timed.
     """
-    plain = [layer.weight for layer in layers[:TIMED_LAYERS]]
-    key = plain[0].shape, len(plain), torch.get_num_threads()
-    if key not in _known_faster:
-        laid = [found for weight in plain if (found := laid_out(weight, full=True)) is not None]
-        ratios = []
-        for count in TIMED_ROWS:
-            rows = _rows(count, plain[0])
-            pairs = [(_seconds(F.linear, rows, plain), _seconds(_product, rows, laid)) for _ in range(TIMED_ROUNDS + 1)]
-            before, after = zip(*pairs[1:], strict=True)  # the first ones make kernels
-            ratios.append(statistics.median(after) / statistics.median(before))
-        _known_faster[key] = ratios[0] <= LONGER and ratios[1] <= SHORTER
-    return _known_faster[key]
+    plain = [torch.ones(shape, dtype=torch.float32, device="cpu") for _ in range(layers)]
+    laid = [found for weight in plain if (found := laid_out(weight, full=True)) is not None]
+    ratios = []
+    for count in TIMED_ROWS:
+        rows = _rows(count, plain[0])
+        pairs = [(_seconds(F.linear, rows, plain), _seconds(_product, rows, laid)) for _ in range(TIMED_ROUNDS + 1)]
+        before, after = zip(*pairs[1:], strict=True)  # the first ones make kernels
+        ratios.append(statistics.median(after) / statistics.median(before))
+    return bool(ratios[0] <= LONGER and ratios[1] <= SHORTER)
 
 
 def _product(rows: torch.Tensor, laid: LaidOut) -> torch.Tensor:
