@@ -55,7 +55,7 @@ def _attention(
     key = key.as_subclass(torch.Tensor)
     count = query.shape[-2]
     lacking = LEAST_WIDTH - count
-    if lacking > 0 and not is_causal:  # which queries see what would depend on how many there are
+    if lacking > 0:  # behind the others, where they change nothing, causal or not
         query = torch.constant_pad_nd(query, (0, 0, 0, lacking))
         if attn_mask is not None and attn_mask.shape[-2] > 1:
             attn_mask = torch.cat([attn_mask, attn_mask[..., -1:, :].expand(*attn_mask.shape[:-2], lacking, -1)], -2)
