@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 import torch
 from hypothesis import settings
 from transformers.generation import GenerationMixin  # noqa: F401
@@ -24,3 +26,10 @@ settings.load_profile("anydraft")
 gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Commands and benchmarks set the threads of their process, which here is that of the tests after them."""
+    yield
+    torch.set_num_threads(1)

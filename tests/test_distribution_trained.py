@@ -213,12 +213,15 @@ def test_what_is_drawn_is_what_is_recorded(kind: str, width: int) -> None:
     drafter.stop(rows)
     first: list[tuple[int, ...]] = []
     below: dict[int, torch.Tensor] = {}
+    recorded: list[torch.Tensor] = []
+    alike: list[torch.Tensor] = []
     for tree in trees:
         places = [[n for n, parent in enumerate(tree.parents) if parent == node] for node in (-1, 0)]
         first.append(tuple(tree.tokens[n] for n in places[0] + places[1]))
         assert tree.probs is not None
-        torch.testing.assert_close(tree.probs[-1], (trees[0].probs or {})[-1])
-        torch.testing.assert_close(tree.probs[0], below.setdefault(tree.tokens[0], tree.probs[0]))
+        recorded.append(torch.stack([tree.probs[-1], tree.probs[0]]))
+        alike.append(torch.stack([recorded[0][0], below.setdefault(tree.tokens[0], tree.probs[0])]))
+    torch.testing.assert_close(torch.stack(recorded), torch.stack(alike))
     expected: Law = {
         order + then: weight * share
         for order, weight in without_replacement((trees[0].probs or {})[-1], width)

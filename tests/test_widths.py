@@ -114,10 +114,13 @@ def test_a_token_is_scored_alike_whatever_is_scored_behind_it(length: int) -> No
     target = packed()
     ids = torch.randint(10, target.vocab_size, (700,), generator=torch.Generator().manual_seed(length)).tolist()
 
+    before = target.new_cache(1)
+    target.prefill(before, 0, ids[:length])
+
     def scored(nodes: Nodes) -> torch.Tensor:
-        slots = target.new_cache(1)
-        target.prefill(slots, 0, ids[:length])
-        return target.score(slots, [nodes]).logits[0]
+        logits = target.score(before, [nodes]).logits[0]
+        before.advance(0, 0)
+        return logits
 
     alone = scored(chain(ids[length : length + 1]))[0]
     for width in (5, 32):
