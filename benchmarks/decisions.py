@@ -86,18 +86,27 @@ _SMALL = {
     8: (9.2, 12.8, 14.5, 17.6, 18.3, 22.9, 28.3, 39.0, 50.0, 72.0, 95.0),
 }
 _LARGE = {1: (43.0, 43.0, 43.0, 43.0, 51.0, 57.0, 66.0, 80.0, 97.0, 140.0, 180.0)}
+_FLOAT32 = {
+    1: (6.6, 7.8, 8.5, 8.5, 9.1, 9.8, 10.7, 12.1, 13.9, 17.3, 20.7),
+    2: (7.5, 9.2, 9.6, 11.0, 12.3, 13.4, 15.0, 17.8, 21.1, 28.6, 35.5),
+    4: (9.2, 11.3, 13.4, 15.4, 16.9, 19.7, 22.7, 29.0, 36.2, 50.1, 65.6),
+    8: (10.7, 16.4, 18.9, 24.1, 29.2, 38.4, 42.9, 55.0, 68.3, 101.1, 127.7),
+}
 MACHINES = {
     "small": Machine(_SMALL, _LEVEL, _CALL),
+    "float32": Machine(_FLOAT32, _LEVEL, _CALL),
     "large": Machine(_LARGE, {"uag": 1.5, "redrafter": 3.0, "lookup": 0.0}, _CALL),
 }
-"""As measured in bfloat16 on two cores with AVX-512 (2026-11-29): the embedded target, and enlarged to 415 M. Widths
-above 16 are guessed for several rows, and so are the levels of a ReDrafter that was enlarged with its target."""
+"""As measured on two cores (2026-11-29), in bfloat16 with AVX-512 and in float32 with AVX2: the embedded target, and
+enlarged to 415 M. Guessed are in bfloat16 widths above 16 for several rows, in float32 what drafters take, and the
+levels of a ReDrafter that was enlarged with its target."""
 
 
 class Size(StrEnum):
     """Which machine."""
 
     SMALL = "small"
+    FLOAT32 = "float32"
     LARGE = "large"
 
 

@@ -48,7 +48,7 @@ BAD = {
 @pytest.mark.parametrize("cost", [wide_is_cheap, wide_is_dear])
 @pytest.mark.parametrize("name", BAD)
 def test_bad_drafters_cost_next_to_nothing(name: str, cost: Any) -> None:
-    """Later requests lose at most 2.5 % to looking again, the first one a bounded number of passes on top.
+    """Later requests lose at most 1.5 % to looking again, the first one a bounded number of passes on top.
 
     Those are most, a tenth, with a drafter as costly as the target that takes four passes to read a prompt.
     """
@@ -57,14 +57,14 @@ def test_bad_drafters_cost_next_to_nothing(name: str, cost: Any) -> None:
         ran = speeds([BAD[name]()], cost=cost, seed=seed)
         first.append(ran[0])
         later += ran[1:]
-    assert median(later) > 0.975
+    assert median(later) > 0.985
     assert min(later) > 0.955
     assert median(first) > 0.9
 
 
 @pytest.mark.parametrize("rows", [2, 4, 8])
 def test_batches_with_a_bad_drafter(rows: int) -> None:
-    assert median(speeds([BAD["wrong and sure of it"]()], rows=rows, cost=wide_is_cheap)[1:]) > 0.97
+    assert median(speeds([BAD["wrong and sure of it"]()], rows=rows, cost=wide_is_cheap)[1:]) > 0.985
 
 
 def test_a_bad_drafter_is_asked_again_now_and_then() -> None:

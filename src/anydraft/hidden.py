@@ -8,8 +8,7 @@ found by probing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -39,21 +38,9 @@ class LastHidden:
             )
         self.body: torch.nn.Module = body
 
-    @contextmanager
-    def caught(self) -> Iterator[list[torch.Tensor]]:
+    def caught(self) -> AbstractContextManager[list[torch.Tensor]]:
         """A list to which every forward pass of this thread adds its last hidden states (rows, width, H)."""
-        states: list[torch.Tensor] = []
-        thread = threading.get_ident()
-
-        def catch(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if threading.get_ident() == thread:
-                states.append(output[0])
-
-        handle = self.body.register_forward_hook(catch)
-        try:
-            yield states
-        finally:
-            handle.remove()
+        return _Catching(self.body)
 
     @staticmethod
     def newest(states: list[torch.Tensor], model: PreTrainedModel) -> torch.Tensor:
@@ -68,6 +55,30 @@ class LastHidden:
                 "its hidden states cannot be read; use an assistant or drafter='lookup'"
             )
         return states[-1]
+
+
+class _Catching:
+    """A hook on a module's forward for as long as one pass takes.
+
+    It is put where `register_forward_hook` would put it: that and its handle, between passes when nothing of them is in
+    the processor's caches, take 2 % of a pass of a small model (`docs/lab-notes.md`).
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._hooks: dict[Any, Any] = module._forward_hooks
+        self._thread = threading.get_ident()
+        self._states: list[torch.Tensor] = []
+
+    def __enter__(self) -> list[torch.Tensor]:
+        self._hooks[self] = self._catch
+        return self._states
+
+    def __exit__(self, *error: object) -> None:
+        del self._hooks[self]
+
+    def _catch(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._states.append(output[0])
 
 
 def frozen(weight: torch.Tensor) -> torch.Tensor:

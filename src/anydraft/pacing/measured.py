@@ -30,7 +30,7 @@ from anydraft.row import Row
 LEAST_PROBE = 3
 """Least width of a pass that verifies a draft made to find out."""
 
-OVERHEAD = 0.016
+OVERHEAD = 0.01
 """Share of the time that finding out may cost."""
 
 
