@@ -97,7 +97,7 @@ def test_a_width_whose_first_passes_were_slow_is_looked_at_again() -> None:
     for _ in range(3):  # they made kernels
         times.observe(1, 4, 1.29)
     plain = times.seconds(1, 1) or 0
-    assert (times.seconds(1, 4) or 0) / plain == pytest.approx(1.3 ** (2 / 3), rel=0.02)
+    assert 1.3 ** (2 / 3) - 0.01 < (times.seconds(1, 4) or 0) / plain < 1.25
     assert times.table(1)[1][EDGES.index(4)] * plain == pytest.approx(times.seconds(1, 4))
     for _ in range(30):  # no, they are as slow as that
         times.observe(1, 1, 1.0)
@@ -179,6 +179,26 @@ def test_a_width_that_was_seen_on_a_busy_machine_is_looked_at_again(width: int) 
     assert ratio() > 1.6
 
 
+def test_what_seldom_passes_add_is_learned_without_much_of_a_bias() -> None:
+    """As with lookup at temperature 1, of whose drafts one in fifteen is verified, in all widths.
+
+    Shorter times are believed sooner. If they were believed at once, it would be 0.86 of what it is.
+    """
+    true = {1: 7.5, 2: 9.2, 3: 9.4, 4: 9.6, 6: 11.0, 8: 12.3, 12: 13.4, 16: 15.0, 24: 17.8}
+    found = []
+    for seed in range(10):
+        times, rng = PassTimes(), random.Random(seed)
+        for step in range(1500):
+            width = rng.choice([2, 3, 3, 4, 4, 6, 8, 12, 16, 24]) if step > 6 and rng.random() < 1 / 15 else 1
+            if width > 1 or step % 4 == 0:
+                stray = rng.uniform(1.5, 4.0) if rng.random() < 0.02 else math.exp(rng.gauss(0, 0.12))
+                times.observe(2, width, true[width] * stray)
+            if step > 200 and step % 20 == 0:
+                ratios = {width: times.seconds(2, width) / times.seconds(2, 1) for width in (3, 4, 6, 8, 12)}  # type: ignore[operator]
+                found += [(ratio - 1) / (true[width] / true[1] - 1) for width, ratio in ratios.items()]
+    assert 0.9 < sum(found) / len(found) < 1.05
+
+
 def test_a_width_where_every_pass_but_a_plain_one_is_dear_is_believed_at_once() -> None:
     times = PassTimes()
     for _ in range(20):
@@ -205,7 +225,7 @@ def test_a_width_between_well_known_ones_costs_no_less_than_the_narrower_one() -
             times.observe(1, width, seconds)
     times.observe(1, 8, 1.9)
     times.observe(1, 8, 1.9)
-    assert 1.2 < (times.seconds(1, 8) or 0) == pytest.approx(math.sqrt(1.2 * 1.5), rel=0.03)
+    assert 1.3 < (times.seconds(1, 8) or 0) < 1.45
 
 
 def test_times_of_rows_never_seen_follow_those_that_were() -> None:

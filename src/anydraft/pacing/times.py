@@ -30,8 +30,8 @@ STRAY, SAME = 0.3, 0.05
 """Most that one measurement counts, as a logarithm; and how far one may be from another that says the same."""
 
 SELDOM, OFTEN = 8.0, 32.0
-"""Passes of a width up to which a shorter time that its neighbours tell of is believed rather than its own; and how
-many are counted at most."""
+"""Passes of a width up to which a shorter time that its neighbours tell of counts beside its own; and how many are
+counted at most."""
 
 FORGETTING = 0.995
 """What a pass of a width counts after one of another width: nobody would look again at one that was slow by chance."""
@@ -211,9 +211,9 @@ class PassTimes:
         """Widths seen and the logarithms of their ratios.
 
         Of one that was seen seldom the first passes may have made kernels, and nobody would look again at a width that
-        seems dear, or about as dear as a wider one. So it is taken for no dearer than what lies between its neighbours
-        says: the nearest wider one, and the nearest narrower one that is well known. The widest has only the narrower
-        one, which is believed the less the more is known of itself.
+        seems dear, or about as dear as a wider one. So where what lies between its neighbours is less, that is believed,
+        the less the more is known of itself: the nearest wider one, and the nearest narrower one that is well known. The
+        widest has only the narrower one.
         """
         made = passes.made
         seen = sorted((place, ratio.log, ratio.known(made)) for place, ratio in passes.ratios.items() if ratio.count)
@@ -223,10 +223,11 @@ class PassTimes:
             while narrower[-1][0] >= place:
                 narrower.pop()
             if count < SELDOM:
+                others = 1 - count / SELDOM
                 if found:
-                    log = min(log, _between(place, narrower[-1], found[-1]))
+                    log += min(0.0, _between(place, narrower[-1], found[-1]) - log) * others
                 elif len(narrower) > 1:
-                    log += min(0.0, _beyond(place, narrower[-1]) - log) * (1 - count / SELDOM)
+                    log += min(0.0, _beyond(place, narrower[-1]) - log) * others
             found.append((place, log))
         return found[::-1]
 
