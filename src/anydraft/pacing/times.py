@@ -211,9 +211,9 @@ class PassTimes:
         """Widths seen and the logarithms of their ratios.
 
         Of one that was seen seldom the first passes may have made kernels, and nobody would look again at a width that
-        seems dear, or about as dear as a wider one. So where what lies between its neighbours is less, that is believed,
-        the less the more is known of itself: the nearest wider one, and the nearest narrower one that is well known. The
-        widest has only the narrower one.
+        seems dear, or about as dear as a wider one. So where what lies between its neighbours is less, that is believed
+        more than itself, until more is known of it. They are the nearest wider one, and the nearest narrower one that
+        is well known; the widest has only the narrower one.
         """
         made = passes.made
         seen = sorted((place, ratio.log, ratio.known(made)) for place, ratio in passes.ratios.items() if ratio.count)
