@@ -309,7 +309,7 @@ def test_rejection_from_end_to_end(name: str, width: int, options: dict[str, Any
         drafter = universal(name, "rejection")
     else:
         drafter = assistant("rejection", seed=0 if name == "same" else 3)
-    results = answers(decoder(drafter, width, "rejection"), RUNS // 5, **options)  # six of them, a row at a time
+    results = answers(decoder(drafter, width, "rejection"), RUNS // 10, **options)  # six of them, a row at a time
     assert p_value(words(results), law(**options)) > 1e-4
     accepted = sum(r.stats.num_accepted_tokens for r in results)
     drafts = sum(r.stats.num_drafts for r in results)
