@@ -74,7 +74,7 @@ def test_models_are_as_they_were(arch: str) -> None:
     before = [fingerprint(m) for m in models], [spelled(t) for t in tokenizers]
     plain = run(anydraft.load(model, drafter=None, tokenizer=tokenizers[0]))
     for assistant, tokenizer in ((same, tokenizers[0]), (other, tokenizers[1])):
-        for exact in (False, True) if assistant is other else (False,):  # fixed shapes take three times as long
+        for exact in (False, True) if assistant is other else (False,):  # fixed shapes take their time
             decoder = anydraft.load(
                 model,
                 assistant=assistant,
