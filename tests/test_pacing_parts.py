@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 import random
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
-from anydraft.pacing.lessons import learn
+from anydraft.pacing.lessons import learn, learn_nothing
 from anydraft.pacing.probing import may_pay
 from anydraft.pacing.pruning import kept, worth
 from anydraft.pacing.reach import GUESSED, LEAST, NONE
@@ -356,6 +357,26 @@ def committed(known: Knowledge, step: Asking, drafts: list[Draft], kept: int, pa
     for row in step.rows:
         row.tokens += [RIGHT] * (1 + kept)
     learn(known, step, Outcome(step.rows, drafts, [list(range(kept))] * len(drafts), 0.0, passed))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_what_is_learned_of_free_drafters_that_had_nothing_is_what_is_learned_of_any_step(rows: int) -> None:
+    found = []
+    for lesson in (learn, learn_nothing):
+        known, texts = Knowledge(0.01, 20), [row_of(i, 400) for i in range(rows)]
+        known.times.observe(rows, 1, 1.0)
+        known.learning.add(0.1)
+        for seconds in (0.3, 0.1, 7.0, 0.2):
+            step = a_step(known, texts, [DraftTree.EMPTY] * rows)
+            step.asked[0].seconds = seconds / 2
+            lesson(known, step, Outcome(texts, [NO_DRAFT] * rows, [[]] * rows, seconds, 1.0))
+        ledgers = (known.safety, known.exploring, known.doubting)
+        states = [known.state(row) for row in texts]
+        found.append(pickle.dumps((known.now, ledgers, known.drafters, known.serving(texts[0]), states)))
+        assert known.now > 4
+        assert known.drafters["copier"].record(texts[0]).use.value < 0
+        assert all(state.report.steps == {"plain": 4} for state in states)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("paid_from_gains", [True, False])

@@ -32,6 +32,21 @@ def learn_plain(known: Knowledge, row: Row, steps: int) -> None:
         serving.add(0.0, 0.0, 1.0)
 
 
+def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
+    """What `learn` would learn where free drafters were asked and had nothing, which is most often, in less time."""
+    count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
+    drafting = sum(_seconds(known, asked, count) for asked in step.asked) / plain
+    _count(known, 1 + drafting, 1.0)
+    seconds = outcome.seconds_draft / len(step.asked) + known.learning.value
+    for asked in step.asked:
+        _judge(known, asked, outcome.rows[0], -min(seconds / plain, 1.0), wanted=False, right=False)
+    known.serving(outcome.rows[0]).add(0.0, 0.0, 1.0)
+    for row in outcome.rows:
+        state = known.state(row)
+        state.rows = count
+        state.report.count("plain")
+
+
 def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     """Count what the step lost or gained, and learn what each drafter's draft was worth."""
     count = len(outcome.rows)
@@ -42,11 +57,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     taken = drafting / plain + passed
     if step.probing and not _on_trial(known, step):
         step.ledger.lost(taken - tokens / step.speed)
-    known.now += taken
-    known.safety.lost(taken - tokens)
-    known.safety.passed(taken)
-    known.exploring.passed(taken)
-    known.doubting.passed(taken)
+    _count(known, taken, tokens)
     _learn_free(known, step, outcome, passed)
     names = {asked.which: asked.name for asked in step.asked}
     for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
@@ -61,6 +72,15 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     for asked in step.asked:
         if asked.costly:
             _account(known, asked, step, tokens, taken)
+
+
+def _count(known: Knowledge, taken: float, tokens: float) -> None:
+    """A step took so many plain passes and brought so many tokens a row."""
+    known.now += taken
+    known.safety.lost(taken - tokens)
+    known.safety.passed(taken)
+    known.exploring.passed(taken)
+    known.doubting.passed(taken)
 
 
 def _seconds(known: Knowledge, asked: Asked, rows: int) -> float:
@@ -100,13 +120,23 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         gained = step.gained(mine)
         served, tokens = served + drafts, tokens + gained
         gained -= (passed - 1) * verified / max(1, nodes)
-        drafter = known.drafters[asked.name]
-        use = drafter.record(outcome.rows[0]).use
         # Where nobody else was asked, all that was done between the passes was done for free drafters.
         seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
-        use.add(gained - min(seconds / plain, 1.0))
-        drafter.offered(known.now, wanted=drafts > 0, right=2 * right > seen, useful=use.value > 0)
+        gained -= min(seconds / plain, 1.0)
+        _judge(known, asked, outcome.rows[0], gained, wanted=drafts > 0, right=2 * right > seen)
     known.serving(outcome.rows[0]).add(served / count, tokens, passed)
+
+
+def _judge(known: Knowledge, asked: Asked, row: Row, gained: float, *, wanted: bool, right: bool) -> None:
+    """A free drafter was of so much use in a step, in tokens: whether it rests now.
+
+    Args:
+        wanted: some of its nodes were verified; right: some would have been kept that were not.
+    """
+    drafter = known.drafters[asked.name]
+    use = drafter.record(row).use
+    use.add(gained)
+    drafter.offered(known.now, wanted=wanted, right=right, useful=use.value > 0)
 
 
 def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, count: int) -> bool:

@@ -20,7 +20,7 @@ from anydraft.crew import Crew
 from anydraft.pacing.asking import Asking
 from anydraft.pacing.choosing import Limits, Now, best, wanted
 from anydraft.pacing.knowledge import Knowledge
-from anydraft.pacing.lessons import learn, learn_plain
+from anydraft.pacing.lessons import learn, learn_nothing, learn_plain
 from anydraft.pacing.probing import due
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
 from anydraft.pacing.pruning import worth
@@ -109,12 +109,13 @@ class Measured:
         step = self._step = Asking(known, rows, crew, self._warm, course.before)
         if not crew.working or known.times.wants_plain(count):
             return step.drafts  # at times a plain pass, against which the others are measured
-        now = Now.of(known, rows)
-        step.urgency = now.urgency
         for which in awake:
             step.ask_free(which, self.limits.bounds(count, self.limits.depth, (0.0,)))
-        width, free = 1, [0.0] * count
-        offered = any(step.chances)
+        if waits and not step.offered:
+            return step.drafts
+        now = Now.of(known, rows)
+        step.urgency = now.urgency
+        width, free, offered = 1, [0.0] * count, step.offered
         if offered:
             width, tokens = now.best_width(step.chances)
             if tokens:
@@ -184,7 +185,10 @@ class Measured:
             course.idled = 0
         if step is None or not step.asked:
             return
-        learn(known, step, outcome)
+        if step.costly or step.offered:
+            learn(known, step, outcome)
+        else:
+            learn_nothing(known, step, outcome)
         learning = time.perf_counter() - started
         known.learning.add(learning)
         if step.costly:

@@ -241,7 +241,7 @@ class PassTimes:
         high, high_log = next(upper)
         for place in EDGES[1:]:
             if place > known[-1][0]:
-                found.append(self._interpolated(passes, place))
+                found.append(_beyond(place, known[-1]))
                 continue
             while place > high:
                 (low, low_log), (high, high_log) = (high, high_log), next(upper)
