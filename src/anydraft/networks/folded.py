@@ -4,7 +4,7 @@ Everything between a token id and the gates is one row of a table, W_e norm(E) +
 everything between the last narrow layer and the logits is one matrix, head x P. Bytes read per drafted token then do
 not depend on the target's width H. Memory held for it, in numbers of the network's precision: V * 3r (V * r for the
 Elman cell) and V' * r; with V = 8 k, r = 384 in float32 38 MB and 13 MB, with V = 150 k, r = 512 in bfloat16 460 MB
-and at most 154 MB (the head twice on a CPU, where it is packed).
+and at most 154 MB (a quarter of what is no table where it is rounded, see `int8.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anydraft.layout import LaidOut, laid_out, linear
+from anydraft.layout import LaidOut, laid_out
+from anydraft.networks import int8
 from anydraft.networks.lean import LeanBody, normalised
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
@@ -56,8 +57,7 @@ class FoldedLean:
             self.body.float()  # what is between the products and the attention takes a third of the time in float32
         projection = body.out.weight.float() * body.scale.float()
         heads = (rows.to(projection.device).float() for rows in _chunks(network.head))
-        self.head = by_columns(torch.cat([(rows @ projection).to(dtype) for rows in heads]))
-        self._laid = laid_out(self.head)
+        self.head = fast(_layer(torch.cat([(rows @ projection).to(dtype) for rows in heads])))
 
     def start(self, hidden: torch.Tensor, memory: Memory | None = None) -> State:
         """State before the first token, from the target's last hidden states (B, H)."""
@@ -68,8 +68,7 @@ class FoldedLean:
     def step(self, state: State, tokens: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Read tokens (B, W), target ids; logits (B, W, V') of what follows them, and the new state."""
         y, state = self.body.narrow(state, F.embedding(tokens, self.table).to(state.cell.dtype))
-        y = y.to(self.head.dtype)
-        return linear(y, self.head, self._laid), state
+        return self.head(y), state
 
 
 class HalfLinear(nn.Module):
@@ -94,8 +93,10 @@ class HalfLinear(nn.Module):
 
 
 def fast(layer: nn.Linear) -> nn.Module:
-    """A layer for products of a few rows; on a CPU it takes float32 and gives float32."""
+    """A layer for products of a few rows; on a CPU one of bfloat16 takes float32 and gives float32."""
     weight = layer.weight.detach()
+    if int8.pays(weight):
+        return int8.Int8Linear(weight, layer.bias)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
         laid = laid_out(weight)
         if laid is not None:
@@ -112,7 +113,11 @@ def by_columns(weight: torch.Tensor) -> torch.Tensor:
 
 def _together(layers: Sequence[nn.Linear]) -> nn.Linear:
     """One layer without bias that gives what several give, one behind the other."""
-    weight = torch.cat([layer.weight for layer in layers])
+    return _layer(torch.cat([layer.weight for layer in layers]))
+
+
+def _layer(weight: torch.Tensor) -> nn.Linear:
+    """A layer without bias."""
     found = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     found.weight = nn.Parameter(weight, requires_grad=False)
     return found
