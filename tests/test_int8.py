@@ -60,7 +60,7 @@ def test_products_are_those_of_the_rounded_weights(shape: tuple[int, int], bias:
         assert product.dtype == torch.float32
         assert product.shape == (*leading, shape[0])
         if wanted.numel():
-            assert float((product - wanted).norm() / wanted.norm()) < 0.005
+            assert float((product - wanted).norm() / wanted.norm()) < 0.01
 
 
 def test_weights_are_rounded_to_the_nearest_step() -> None:
