@@ -54,13 +54,13 @@ def test_products_are_those_of_the_rounded_weights(shape: tuple[int, int], bias:
     added = torch.randn(shape[0]) if bias else None
     layer = int8.Int8Linear(weight, added)
     for leading in [(), (1,), (2, 1), (1, 5), (3, 11), (1, int8.MANY + 1), (2, 0)]:
-        rows = torch.randn(*leading, shape[1])
+        rows = torch.randn(*leading, shape[1]).bfloat16().float()
         product = layer(rows)
         wanted = F.linear(rows.double(), layer.dense().double(), None if added is None else added.double())
         assert product.dtype == torch.float32
         assert product.shape == (*leading, shape[0])
         if wanted.numel():
-            assert float((product - wanted).norm() / wanted.norm()) < 0.01
+            assert float((product - wanted).norm() / wanted.norm()) < 0.004
 
 
 def test_weights_are_rounded_to_the_nearest_step() -> None:
