@@ -150,7 +150,7 @@ def words(results: list[Generation]) -> list[tuple[int, ...]]:
 
 @cache
 def plain(temperature: float = 1.0, top_k: int = 0) -> list[Generation]:
-    count = RUNS // 2 if temperature == 1.0 else RUNS // 5
+    count = RUNS if temperature == 1.0 else RUNS // 5
     return answers(decoder(None, 1), count, temperature=temperature, top_k=top_k)
 
 

@@ -8,10 +8,13 @@ In float32 torch calls another library, which adds up otherwise, so numbers diff
 packed where a row gives the same bits alone and among others, which that library does not give, and where it is
 faster: a product of one row takes no longer, and one of eight a tenth less. Both are tried by shape (`layout.py`).
 
-The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so `save_pretrained`
-works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A weight that others
-share, such as a head tied to the embeddings, is kept beside its packed form. Where a weight was given up,
-`parameters()` has a tensor without data (on "meta"); `plain_parameters` has all data.
+Those of drafters are rounded to int8 where that is faster (`int8.py`).
+
+The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so
+`save_pretrained` works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A
+weight that others share, such as a head tied to the embeddings, is kept beside its packed form, and so is one of which
+there is a rounded form only. Where a weight was
+given up, `parameters()` has a tensor without data (on "meta"); `plain_parameters` has all data.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anydraft.int8 import Int8Weight, pays
 from anydraft.layout import LaidOut, laid_out, missing
 
 logger = logging.getLogger(__name__)
@@ -47,7 +51,7 @@ LONGER, SHORTER = 1.05, 0.9
 take, for what gains next to nothing is not worth other digits."""
 
 
-def pack(model: nn.Module, *, always: bool = False) -> int:
+def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> int:
     """Pack the linear layers of a model in place, those that it helps; does nothing where it is done already.
 
     Only for a model that nobody else relies on. Call it after `eval()`; with the number of threads that will be used,
@@ -55,11 +59,12 @@ def pack(model: nn.Module, *, always: bool = False) -> int:
 
     Args:
         always: pack layers in float32 without timing them.
+        drafter: what the model says need not be exact, so its weights may be rounded (`int8.py`).
 
     Returns:
         how many layers are packed now.
     """
-    reason = obstacle(model)
+    reason = obstacle(model, drafter=drafter)
     if reason is not None:
         logger.info("weights of %s stay as they are: %s", type(model).__name__, reason)
         return 0
@@ -70,6 +75,13 @@ def pack(model: nn.Module, *, always: bool = False) -> int:
             alike.setdefault((module.weight.shape, module.weight.dtype), []).append(module)
     given_up, stay = 0, 0
     for layers in alike.values():
+        if drafter and pays(layers[0].weight):
+            for layer in layers:
+                small = Int8Weight(layer.weight)
+                keep = small.many is None or users[id(layer.weight)] > 1
+                given_up += not keep
+                PackedLinear.of(layer, small, keep=keep)
+            continue
         laid = laid_out(layers[0].weight, full=True)
         if laid is None:
             continue
@@ -115,7 +127,7 @@ def packed_bytes(model: nn.Module) -> int:
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer whose weight lies in oneDNN's layout.
+    """A linear layer whose weight lies in oneDNN's layout, or is rounded.
 
     Attributes:
         laid: the weight in that layout.
@@ -202,8 +214,12 @@ class PackedLinear(nn.Linear):
             destination[prefix + "weight"] = self.weight
 
 
-def obstacle(model: nn.Module) -> str | None:
-    """Why nothing of a model can be packed; None when something can or is."""
+def obstacle(model: nn.Module, *, drafter: bool = False) -> str | None:
+    """Why nothing of a model can be packed; None when something can or is.
+
+    Args:
+        drafter: its weights may be rounded.
+    """
     if model.training:
         return "the model is in training mode"
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -211,6 +227,8 @@ def obstacle(model: nn.Module) -> str | None:
     if any(isinstance(module, PackedLinear) for module in model.modules()):
         return None
     weights = [module.weight for module in model.modules() if _packable(module)]
+    if drafter and any(pays(weight) for weight in weights):
+        return None
     on_cpu = {weight.dtype for weight in weights if weight.device.type == "cpu"} & {torch.bfloat16, torch.float32}
     if not on_cpu:
         kinds = sorted({f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}" for weight in weights})

@@ -67,8 +67,10 @@ def load_model(
     # A quantized checkpoint places itself and refuses to be moved.
     placed = loaded if getattr(loaded, "hf_quantizer", None) is not None else loaded.to(device)
     placed.eval()
-    if packed is not False and not pack(placed, always=bool(packed)) and packed:
-        reason = obstacle(placed) or "its layers are too small, or packed they would give other results here"
+    drafter = role != "target"
+    if packed is not False and not pack(placed, always=bool(packed), drafter=drafter) and packed:
+        reason = obstacle(placed, drafter=drafter)
+        reason = reason or "its layers are too small, or packed they would give other results here"
         raise OptionConflict(f"packed=True cannot be had for the {role}: {reason}; leave packed out")
     return placed
 

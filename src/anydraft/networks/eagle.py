@@ -23,6 +23,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
+from anydraft.int8 import rounded
 from anydraft.layout import LaidOut, laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.identity import TargetIdentity
@@ -148,8 +149,9 @@ class EagleNetwork(DrafterNetwork):
 
     def prepare(self) -> Self:
         """Pack the weights for decoding, a reduced head too; see `DrafterNetwork.prepare`."""
-        if self.laid is None:
-            object.__setattr__(self, "laid", laid_out(self.head))
+        own = rounded(self.head)
+        if own is not None or self.laid is None:
+            object.__setattr__(self, "laid", own or laid_out(self.head))
         return super().prepare()
 
     @property

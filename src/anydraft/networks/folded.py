@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anydraft.int8 import rounded
 from anydraft.layout import LaidOut, laid_out
-from anydraft.networks import int8
 from anydraft.networks.lean import LeanBody, normalised
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
@@ -72,31 +72,32 @@ class FoldedLean:
 
 
 class HalfLinear(nn.Module):
-    """A linear layer from float32 to float32 that multiplies in bfloat16, from oneDNN's layout.
+    """A linear layer from float32 to float32 that multiplies in bfloat16 from oneDNN's layout, or with int8.
 
     Between two drafts the target's weights have gone through the caches, so that every weight comes from memory, and
     half of it comes in half the time.
 
     Args:
         laid: the weight (out, in).
-        bias: (out,) in bfloat16, or None.
+        bias: (out,), or None.
     """
 
     def __init__(self, laid: LaidOut, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.laid = laid
-        self._bias = None if bias is None else bias.detach()  # not registered, for it stays in bfloat16
+        self._bias = None if bias is None else bias.detach()  # not registered, for it stays in its precision
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        return self.laid(rows.bfloat16(), self._bias).float()
+        return self.laid(rows.to(self.laid.dtype), self._bias).float()
 
 
 def fast(layer: nn.Linear) -> nn.Module:
-    """A layer for products of a few rows; on a CPU one of bfloat16 takes float32 and gives float32."""
+    """A layer for products of a few rows; on a CPU it takes float32 and gives float32."""
     weight = layer.weight.detach()
-    if int8.pays(weight):
-        return int8.Int8Linear(weight, layer.bias)
+    small = rounded(weight)
+    if small is not None:
+        return HalfLinear(small, layer.bias)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
         laid = laid_out(weight)
         if laid is not None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from anydraft.errors import BrokenCheckpoint, OptionConflict
 from anydraft.hidden import OutputHead
+from anydraft.int8 import rounded
 from anydraft.layout import LaidOut, laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.network import DrafterNetwork
@@ -107,7 +108,7 @@ class MedusaNetwork(DrafterNetwork):
     def prepare(self) -> Self:
         """Pack the weights for decoding; see `DrafterNetwork.prepare`. The heads are held twice then."""
         for head in self._first(self.config.num_heads):
-            head.laid = laid_out(head.weight)
+            head.laid = rounded(head.weight) or laid_out(head.weight)
         return super().prepare()
 
     @torch.no_grad()

@@ -107,7 +107,7 @@ class DrafterNetwork(torch.nn.Module, ABC):
 
     def prepare(self) -> Self:
         """Pack the weights for decoding (`packing.py`), in place; only for a copy of one's own, not for training."""
-        pack(self)
+        pack(self, drafter=True)
         return self
 
     @abstractmethod
