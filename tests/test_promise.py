@@ -30,7 +30,7 @@ from anydraft.session import Session
 from anydraft.target import Target
 from anydraft.text.token_bytes import TokenBytes
 
-NEW = 20
+NEW = 16
 SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "temperature": {"temperature": 1.0, "seed": 1},
