@@ -98,8 +98,8 @@ MACHINES = {
     "large": Machine(_LARGE, {"uag": 1.5, "redrafter": 3.0, "lookup": 0.0}, _CALL),
 }
 """As measured on two cores (2026-11-29), in bfloat16 with AVX-512 and in float32 with AVX2: the embedded target, and
-enlarged to 415 M. Guessed are in bfloat16 widths above 16 for several rows, in float32 what drafters take, and the
-levels of a ReDrafter that was enlarged with its target."""
+enlarged to 415 M. Guessed are in bfloat16 widths above 16 for several rows, in float32 what UAG takes, and the levels
+of a ReDrafter that was enlarged with its target."""
 
 
 class Size(StrEnum):

@@ -164,7 +164,7 @@ def _ours(
         drafters["anydraft-redrafter"] = {"drafter": enlarge_network(network, large) if grows else network}
     if pack is not None:
         pack(large)
-        pack(assistant)
+        pack(assistant, drafter=True)
     return [
         AnydraftContender(name, anydraft.load(large, tokenizer=tokenizer, **options))
         for name, options in drafters.items()

@@ -32,6 +32,7 @@ from anydraft.bench.store import RunStore, complete, read_runs
 from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import OptionConflict
+from anydraft.int8 import Int8Weight
 from anydraft.layout import LaidOut
 from anydraft.tree import DraftTree
 
@@ -568,6 +569,8 @@ def test_memory_is_counted_once_and_at_its_highest() -> None:
     assert plain == 4 * (16 + 4)
     layer.__dict__["laid"] = LaidOut(torch.zeros(100))  # as packed weights are held
     assert weight_bytes([layer], {"again": layer}) == plain + 400
+    small = Int8Weight(torch.ones(4, 32))
+    assert weight_bytes(small) == small.nbytes == 4 * 32 + 2 * 4
 
     def work() -> None:
         large = torch.zeros(8 << 20, dtype=torch.uint8)

@@ -27,7 +27,7 @@ from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
 from anydraft.growth import Bounds, Growth, grow
 from anydraft.layout import missing
 from anydraft.networks.apple import APPLE_MODEL_TYPE
-from anydraft.networks.folded import FoldedLean, HalfLinear
+from anydraft.networks.folded import FastLinear, FoldedLean
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.packed import Packed
 from anydraft.networks.recall import HEAD_DIM, PackedMemory, RowMemory
@@ -258,11 +258,11 @@ def test_half_products_are_those_of_bfloat16_weights(form: str, monkeypatch: pyt
 
     halves = network.fold()
     assert isinstance(halves, FoldedLean)
-    assert sum(isinstance(module, HalfLinear) for module in halves.body.modules()) >= 3
+    assert sum(isinstance(module, FastLinear) for module in halves.body.modules()) >= 3
     monkeypatch.setattr("anydraft.networks.folded.laid_out", lambda weight: None)
     floats = network.fold()
     assert isinstance(floats, FoldedLean)
-    assert not any(isinstance(module, HalfLinear) for module in floats.body.modules())
+    assert not any(isinstance(module, FastLinear) for module in floats.body.modules())
     wanted = logits(floats)
     assert float((logits(halves) - wanted).norm() / wanted.norm()) < 0.02
 

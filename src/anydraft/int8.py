@@ -3,12 +3,13 @@
 There a drafted token takes as long as the drafter's weights take to come from memory, and products of two to eight rows
 in float32 take several times as long as those of one. Weights in int8 with a scale per output are a quarter of that,
 and torch's kernel for them takes little longer for a few rows than for one. A rounded drafter guesses a little
-otherwise; what the target commits is the same. A target is never rounded.
+otherwise, and what the target commits is the same (with verification="rejection", of the same distribution). A target
+is never rounded.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sys
 
 import torch
 
@@ -29,35 +30,40 @@ FEW = 8
 LARGEST = 127.0
 """Largest int8 that is used."""
 
+ALIGNED = 16
+"""Bytes of which the kernel's rows start at a multiple: it loads so many at once."""
+
+CHUNK = 8192
+"""Outputs that are rounded at once, in float32."""
+
 
 class Int8Weight(LaidOut):
     """A weight (out, in) as int8, with a scale per output in bfloat16; rows are rounded to bfloat16 as well.
 
     Args:
         weight: in float32 or bfloat16, of rows whose length is a multiple of `STEP`.
-
-    Attributes:
-        many: the same weight, not rounded, for products of more than a few rows; None where there is no layout for it.
+        many: the same weight, not rounded, for products of more than `FEW` rows; None to round for all.
     """
 
-    __slots__ = ("_dtype", "many", "scales")
+    __slots__ = ("_dtype", "_many", "_scales")
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, many: LaidOut | None = None) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            whole = weight.detach().float()
-            # The kernel wants scales in bfloat16, so they are rounded first, and weights by what became of them.
-            self.scales = (whole.abs().amax(1) / LARGEST).bfloat16()
-            steps = torch.where(self.scales > 0, self.scales.float(), 1.0)[:, None]
-            super().__init__((whole / steps).round_().clamp_(-LARGEST, LARGEST).to(torch.int8).contiguous())
-        self.many = laid_out(weight, full=True)
+            parts = [_rounded(rows) for rows in torch.split(weight.detach(), CHUNK)]
+            super().__init__(torch.cat([small for small, _ in parts]))
+            self._scales = torch.cat([scales for _, scales in parts])
+        self._many = many
         self._dtype = weight.dtype
 
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """(..., in) in the weight's precision to (..., out)."""
         flat = rows.reshape(-1, rows.shape[-1])
-        if len(flat) > FEW and self.many is not None:
-            return self.many(rows, bias)
-        product = torch._weight_int8pack_mm(flat.bfloat16().contiguous(), self.tensor, self.scales)
+        if len(flat) > FEW and self._many is not None:
+            return self._many(rows, bias)
+        flat = flat.bfloat16().contiguous()
+        if flat.data_ptr() % ALIGNED:
+            flat = flat.clone()
+        product = torch._weight_int8pack_mm(flat, self.tensor, self._scales)
         product = product.view(*rows.shape[:-1], len(self.tensor))
         return (product if bias is None else product + bias).to(rows.dtype)
 
@@ -69,23 +75,38 @@ class Int8Weight(LaidOut):
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.tensor.numel() + 2 * len(self.scales) + (0 if self.many is None else self.many.nbytes)
+        return self.tensor.numel() + 2 * len(self._scales) + (0 if self._many is None else self._many.nbytes)
 
     def dense(self) -> torch.Tensor:
         """The weight as it was where that is still known, else as it was rounded; in new memory."""
-        return self.rounded().to(self.dtype) if self.many is None else self.many.dense()
+        return self.small().to(self.dtype) if self._many is None else self._many.dense()
 
-    def rounded(self) -> torch.Tensor:
+    def small(self) -> torch.Tensor:
         """(out, in) what few rows are multiplied with, in float32."""
-        return self.tensor.float() * self.scales.float()[:, None]
+        return self.tensor.float() * self._scales.float()[:, None]
 
 
-def rounded(weight: torch.Tensor) -> Int8Weight | None:
-    """A drafter's weight (out, in) in int8; None where products are not known to be faster in it."""
-    return Int8Weight(weight) if pays(weight) else None
+def rounded(weight: torch.Tensor, *, layout: bool = True) -> Int8Weight | None:
+    """A drafter's weight (out, in) in int8; None where products are not known to be faster in it.
+
+    Args:
+        layout: make one for products of many rows, where there is one.
+    """
+    if not pays(weight):
+        return None
+    return Int8Weight(weight, laid_out(weight, full=True) if layout else None)
 
 
-def pays(weight: Any) -> bool:
+def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (out, in) in int8, and their scales (out,)."""
+    whole = weight.float()
+    # The kernel wants scales in bfloat16, so they are rounded first, and weights by what became of them.
+    scales = (whole.abs().amax(1) / LARGEST).bfloat16()
+    steps = torch.where(scales > 0, scales.float(), 1.0)[:, None]
+    return (whole / steps).round_().clamp_(-LARGEST, LARGEST).to(torch.int8).contiguous(), scales
+
+
+def pays(weight: torch.Tensor) -> bool:
     """Whether products with a weight (out, in) are faster in int8 on the machine at hand."""
     return (
         weight.device.type == "cpu"
@@ -94,5 +115,6 @@ def pays(weight: Any) -> bool:
         and weight.numel() >= LEAST
         and weight.shape[1] % STEP == 0
         and torch.backends.cpu.get_cpu_capability() in MEASURED
+        and sys.platform != "win32"  # there torch's kernel is a plain loop
         and hasattr(torch, "_weight_int8pack_mm")
     )

@@ -50,8 +50,8 @@ def load(
         pacing: another rule for who drafts and how much.
         any_target: let a trained drafter serve another target of the same sizes (a fine-tune of its own).
         packed: lay out the weights of models loaded here once for this CPU (`packing.py`), for faster passes: in
-            bfloat16 with the same numbers, in float32 with other last digits, where trials say that it is faster. By
-            default where that helps.
+            bfloat16 with the same numbers, in float32 with other last digits, where trials say that it is faster, and
+            for drafters rounded to int8 on some CPUs (`int8.py`). By default where that helps.
         trust_remote_code: passed on to transformers.
 
     Raises:

@@ -8,13 +8,13 @@ In float32 torch calls another library, which adds up otherwise, so numbers diff
 packed where a row gives the same bits alone and among others, which that library does not give, and where it is
 faster: a product of one row takes no longer, and one of eight a tenth less. Both are tried by shape (`layout.py`).
 
-Those of drafters are rounded to int8 where that is faster (`int8.py`).
+Layers of a drafter are rounded to int8 where that is known to be faster (`int8.py`), and laid out beside it untried.
 
 The plain weight is given up. It comes back when asked for: by `layer.weight`, by `state_dict()` (so
 `save_pretrained` works), and for good when the model is trained, converted, moved or loaded anew. Copies are plain. A
 weight that others share, such as a head tied to the embeddings, is kept beside its packed form, and so is one of which
-there is a rounded form only. Where a weight was
-given up, `parameters()` has a tensor without data (on "meta"); `plain_parameters` has all data.
+there is a rounded form only. Where a weight was given up, `parameters()` has a tensor without data (on "meta");
+`plain_parameters` has all data.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> in
     """Pack the linear layers of a model in place, those that it helps; does nothing where it is done already.
 
     Only for a model that nobody else relies on. Call it after `eval()`; with the number of threads that will be used,
-    because over 32 rows oneDNN may split sums among them, and because in float32 it decides what is faster.
+    because over 32 rows oneDNN may split sums among them, and because in float32 it decides what is faster. What was
+    rounded for a drafter is packed anew for a target.
 
     Args:
         always: pack layers in float32 without timing them.
@@ -64,6 +65,8 @@ def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> in
     Returns:
         how many layers are packed now.
     """
+    if not drafter and is_rounded(model):
+        unpack(model)
     reason = obstacle(model, drafter=drafter)
     if reason is not None:
         logger.info("weights of %s stay as they are: %s", type(model).__name__, reason)
@@ -73,14 +76,15 @@ def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> in
     for module in model.modules():
         if _packable(module) and module.weight.device.type == "cpu":
             alike.setdefault((module.weight.shape, module.weight.dtype), []).append(module)
-    given_up, stay = 0, 0
+    given_up, stay, small = 0, 0, 0
     for layers in alike.values():
         if drafter and pays(layers[0].weight):
             for layer in layers:
-                small = Int8Weight(layer.weight)
-                keep = small.many is None or users[id(layer.weight)] > 1
+                laid = laid_out(layer.weight, full=True)
+                keep = laid is None or users[id(layer.weight)] > 1
                 given_up += not keep
-                PackedLinear.of(layer, small, keep=keep)
+                PackedLinear.of(layer, Int8Weight(layer.weight, laid), keep=keep)
+            small += len(layers)
             continue
         laid = laid_out(layers[0].weight, full=True)
         if laid is None:
@@ -97,8 +101,8 @@ def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> in
             PackedLinear.of(layer, laid, keep=keep)
     packed = sum(isinstance(module, PackedLinear) for module in model.modules())
     logger.info(
-        "%d linear layers of %s packed for this CPU, %d of them instead of the plain weight; %d shapes gave other "
-        "results or were no faster, and stay", packed, type(model).__name__, given_up, stay,
+        "%d linear layers of %s packed for this CPU, %d of them instead of the plain weight, %d rounded to int8; %d "
+        "shapes gave other results or were no faster, and stay", packed, type(model).__name__, given_up, small, stay,
     )  # fmt: skip
     return packed
 
@@ -108,6 +112,11 @@ def unpack(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, PackedLinear):
             module.unpack()
+
+
+def is_rounded(model: nn.Module) -> bool:
+    """Whether layers of a model multiply with rounded weights, as those of a drafter may."""
+    return any(isinstance(module, PackedLinear) and isinstance(module.laid, Int8Weight) for module in model.modules())
 
 
 def plain_parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

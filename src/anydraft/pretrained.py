@@ -26,6 +26,7 @@ def load_model(
     """A causal language model from a hub name or path; a loaded model is returned as it is.
 
     Args:
+        role: "target", or "assistant", whose weights may be rounded when they are packed.
         packed: pack the weights (`packing.py`), for decoding only; by default where that helps. True packs
             layers in float32 untimed. A model that is given as such is never packed.
 
@@ -67,7 +68,7 @@ def load_model(
     # A quantized checkpoint places itself and refuses to be moved.
     placed = loaded if getattr(loaded, "hf_quantizer", None) is not None else loaded.to(device)
     placed.eval()
-    drafter = role != "target"
+    drafter = role == "assistant"
     if packed is not False and not pack(placed, always=bool(packed), drafter=drafter) and packed:
         reason = obstacle(placed, drafter=drafter)
         reason = reason or "its layers are too small, or packed they would give other results here"

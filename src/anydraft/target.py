@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from anydraft.errors import UnsupportedModel
 from anydraft.lm import LanguageModel
+from anydraft.packing import is_rounded
 from anydraft.tree import DraftTree
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Target(LanguageModel):
         structure: skip the probe and trust the caller.
 
     Raises:
-        UnsupportedModel: neither trees nor chains reproduce the model's own logits.
+        UnsupportedModel: neither trees nor chains reproduce the model's own logits, or its weights are rounded.
     """
 
     EXACT_WIDTH = 8
@@ -46,6 +47,11 @@ class Target(LanguageModel):
         exact: bool = False,
         structure: Structure | None = None,
     ) -> None:
+        if is_rounded(model):
+            raise UnsupportedModel(
+                "the weights of this model are rounded, for it was loaded to draft; load it anew by its name, or make "
+                "it exact with anydraft.packing.unpack(model)"
+            )
         super().__init__(model, fixed_width=self.EXACT_WIDTH if exact else None, alike=True)
         self.tokenizer = tokenizer
         self.exact = exact

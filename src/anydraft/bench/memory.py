@@ -53,7 +53,8 @@ def tensors_in(holder: Any, depth: int = DEEPEST, seen: set[int] | None = None) 
     elif isinstance(holder, dict):
         inner = list(holder.values())
     elif type(holder).__module__.partition(".")[0] == "anydraft":
-        names = [*getattr(holder, "__dict__", {}), *getattr(type(holder), "__slots__", ())]
+        slots = [name for kind in type(holder).__mro__ for name in getattr(kind, "__slots__", ())]
+        names = [*getattr(holder, "__dict__", {}), *slots]
         inner = [getattr(holder, name, None) for name in names]
     for part in inner:
         yield from tensors_in(part, depth - 1, seen)

@@ -23,7 +23,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
-from anydraft.int8 import rounded
+from anydraft.int8 import Int8Weight, pays
 from anydraft.layout import LaidOut, laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.identity import TargetIdentity
@@ -149,9 +149,11 @@ class EagleNetwork(DrafterNetwork):
 
     def prepare(self) -> Self:
         """Pack the weights for decoding, a reduced head too; see `DrafterNetwork.prepare`."""
-        own = rounded(self.head)
-        if own is not None or self.laid is None:
-            object.__setattr__(self, "laid", own or laid_out(self.head))
+        if pays(self.head):
+            many = None if isinstance(self.laid, Int8Weight) else self.laid
+            object.__setattr__(self, "laid", Int8Weight(self.head, many))
+        elif self.laid is None:
+            object.__setattr__(self, "laid", laid_out(self.head))
         return super().prepare()
 
     @property

@@ -4,7 +4,8 @@ Everything between a token id and the gates is one row of a table, W_e norm(E) +
 everything between the last narrow layer and the logits is one matrix, head x P. Bytes read per drafted token then do
 not depend on the target's width H. Memory held for it, in numbers of the network's precision: V * 3r (V * r for the
 Elman cell) and V' * r; with V = 8 k, r = 384 in float32 38 MB and 13 MB, with V = 150 k, r = 512 in bfloat16 460 MB
-and at most 154 MB (a quarter of what is no table where it is rounded, see `int8.py`).
+and at most 154 MB. Where a CPU has no products in bfloat16 the latter is in float32, and a quarter more where it is
+rounded as well (`int8.py`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class FoldedLean:
         if not isinstance(body, LeanBody):
             raise TypeError("only a lean network folds")
         dtype = body.scale.dtype
-        self.table = torch.cat([body.tokens(rows.to(body.scale.device)) for rows in _chunks(network.embedding)])
+        token_in = body.token_in.weight  # not the layer, which may be rounded
+        tables = (normalised(rows.to(body.scale.device, dtype)) for rows in _chunks(network.embedding))
+        self.table = torch.cat([F.linear(rows, token_in, body.token_in.bias) for rows in tables])
         self.body = copy.deepcopy(body)
         layers = [layer for layer in (body.first, body.context_out, body.context_in) if layer is not None]
         self._sizes = [layer.out_features for layer in layers]
@@ -71,7 +74,7 @@ class FoldedLean:
         return self.head(y), state
 
 
-class HalfLinear(nn.Module):
+class FastLinear(nn.Module):
     """A linear layer from float32 to float32 that multiplies in bfloat16 from oneDNN's layout, or with int8.
 
     Between two drafts the target's weights have gone through the caches, so that every weight comes from memory, and
@@ -97,11 +100,11 @@ def fast(layer: nn.Linear) -> nn.Module:
     weight = layer.weight.detach()
     small = rounded(weight)
     if small is not None:
-        return HalfLinear(small, layer.bias)
+        return FastLinear(small, layer.bias)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
         laid = laid_out(weight)
         if laid is not None:
-            return HalfLinear(laid, layer.bias)
+            return FastLinear(laid, layer.bias)
         layer, weight = copy.deepcopy(layer).float(), weight.float()
     layer.weight = nn.Parameter(by_columns(weight), requires_grad=False)
     return layer

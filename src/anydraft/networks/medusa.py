@@ -106,9 +106,9 @@ class MedusaNetwork(DrafterNetwork):
         return torch.stack([linear(head(hidden), head.weight, head.laid) for head in self._first(depth)], dim=1)
 
     def prepare(self) -> Self:
-        """Pack the weights for decoding; see `DrafterNetwork.prepare`. The heads are held twice then."""
+        """Pack the weights for decoding; see `DrafterNetwork.prepare`. The heads are held in both forms then."""
         for head in self._first(self.config.num_heads):
-            head.laid = rounded(head.weight) or laid_out(head.weight)
+            head.laid = rounded(head.weight, layout=False) or laid_out(head.weight)
         return super().prepare()
 
     @torch.no_grad()

@@ -111,7 +111,7 @@ class Measured:
             return step.drafts  # at times a plain pass, against which the others are measured
         for which in awake:
             step.ask_free(which, self.limits.bounds(count, self.limits.depth, (0.0,)))
-        if waits and not step.offered:
+        if waits and not (step.offered or step.costly):
             return step.drafts
         now = Now.of(known, rows)
         step.urgency = now.urgency
