@@ -309,7 +309,7 @@ def test_rejection_from_end_to_end(name: str, width: int, options: dict[str, Any
         drafter = universal(name, "rejection")
     else:
         drafter = assistant("rejection", seed=0 if name == "same" else 3)
-    results = answers(decoder(drafter, width, "rejection"), RUNS // 10, **options)  # six of them, a row at a time
+    results = answers(decoder(drafter, width, "rejection"), RUNS // 20, **options)  # six of them, a row at a time
     assert p_value(words(results), law(**options)) > 1e-4
     accepted = sum(r.stats.num_accepted_tokens for r in results)
     drafts = sum(r.stats.num_drafts for r in results)
@@ -337,7 +337,7 @@ def test_a_drafter_that_hides_its_proposal_is_seen(monkeypatch: pytest.MonkeyPat
             return [DraftTree(tree.tokens, tree.parents, probs=dict.fromkeys(tree.probs or {}, flat)) for tree in trees]
 
     liar = Liar(assistant("rejection"))
-    assert p_value(words(answers(decoder(liar, 1, "rejection"), RUNS // 10)), law()) < 1e-4
+    assert p_value(words(answers(decoder(liar, 1, "rejection"), RUNS // 20)), law()) < 1e-4
 
 
 def test_accepting_the_draft_as_it_is_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +346,7 @@ def test_accepting_the_draft_as_it_is_is_seen(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Session, "_verdict", trusting)
     drafter = assistant("exact")
-    assert p_value(words(answers(decoder(drafter, 1, depth=1), RUNS // 10)), law()) < 1e-4
+    assert p_value(words(answers(decoder(drafter, 1, depth=1), RUNS // 20)), law()) < 1e-4
 
 
 def test_the_chi_square_sees_a_wrong_law() -> None:

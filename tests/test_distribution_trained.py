@@ -235,8 +235,8 @@ def test_what_is_drawn_is_what_is_recorded(kind: str, width: int) -> None:
 
 # Both rules from end to end. --------------------------------------------------------------------
 
-CASES = [(kind, rule, RUNS // 10) for kind in KINDS for rule in ("exact", "rejection")]
-CASES[CASES.index(("lean", "exact", RUNS // 10))] = ("lean", "exact", RUNS // 2)
+CASES = [(kind, rule, RUNS // 20) for kind in KINDS for rule in ("exact", "rejection")]
+CASES[CASES.index(("lean", "exact", RUNS // 20))] = ("lean", "exact", RUNS // 4)
 
 
 @pytest.mark.parametrize(("kind", "verification", "runs"), CASES)
