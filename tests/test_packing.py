@@ -15,7 +15,7 @@ from tiny_networks import MAKERS
 from transformers import PreTrainedModel
 
 import anydraft
-from anydraft import layout, models, packing
+from anydraft import layout, models, packing, trials
 from anydraft.bench.enlarge import enlarge
 from anydraft.checks.margin import float_logits
 from anydraft.errors import OptionConflict
@@ -203,7 +203,7 @@ def test_nothing_happens_where_it_does_not_apply(
     assert pack(wide("llama").train()) == 0
     assert "training mode" in caplog.text
     model = wide("llama")
-    monkeypatch.setattr(packing, "_agrees", lambda weight, laid: False)
+    monkeypatch.setattr(trials, "_agrees", lambda weight, laid: False)
     assert pack(model) == 0
     assert all(type(module) is not PackedLinear for module in model.modules())
     monkeypatch.setattr(packing, "missing", lambda dtype: "no such thing here")
@@ -217,8 +217,8 @@ def test_shapes_that_give_other_results_are_found() -> None:
     other[40, 50] *= 1 + 2**-7  # one step of one number
     laid = layout.laid_out(weight)
     assert laid is not None
-    assert packing._agrees(weight, laid)
-    assert not packing._agrees(other, laid)
+    assert trials._agrees(weight, laid)
+    assert not trials._agrees(other, laid)
 
 
 def test_a_model_given_as_such_is_never_packed() -> None:

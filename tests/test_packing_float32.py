@@ -11,7 +11,7 @@ import tiny
 import torch
 
 import anydraft
-from anydraft import layout, models, packing
+from anydraft import layout, models, trials
 from anydraft.packing import PackedLinear, pack, packed_bytes
 
 pytestmark = pytest.mark.skipif(
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def nothing_known() -> Iterator[None]:
-    packing._faster.cache_clear()
+    trials._faster.cache_clear()
     yield
-    packing._faster.cache_clear()
+    trials._faster.cache_clear()
 
 
 @pytest.fixture
 def repeating(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows do not depend on each other, wherever this runs."""
-    monkeypatch.setattr(packing, "_repeats", lambda weight, laid: True)
+    monkeypatch.setattr(trials, "_repeats", lambda weight, laid: True)
 
 
 def layers(count: int, size: int = 96) -> torch.nn.Sequential:
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, tuple[float, float
         calls.append(len(weights))
         return seconds[len(rows)][isinstance(weights[0], layout.LaidOut)]
 
-    monkeypatch.setattr(packing, "_seconds", timed)
+    monkeypatch.setattr(trials, "_seconds", timed)
     return calls
 
 
@@ -79,7 +79,7 @@ def test_a_row_gives_the_same_bits_alone_and_among_others(shape: tuple[int, int]
 @pytest.mark.usefixtures("repeating")
 def test_what_is_no_faster_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for single, several, expected in [(1.0, 0.9, 3), (1.04, 0.5, 3), (1.2, 0.5, 0), (0.9, 0.95, 0)]:
-        packing._faster.cache_clear()
+        trials._faster.cache_clear()
         clock(monkeypatch, {1: (1.0, single), 8: (2.0, 2 * several)})
         model = layers(3)
         assert pack(model) == expected, (single, several)
@@ -90,10 +90,10 @@ def test_what_is_no_faster_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_shape_is_timed_once_for_a_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that models of one process compute alike. Of many layers some are timed."""
     calls = clock(monkeypatch, {1: (1.0, 1.0), 8: (1.0, 0.5)})
-    assert pack(layers(packing.TIMED_LAYERS + 2)) == packing.TIMED_LAYERS + 2
-    assert {*calls} == {packing.TIMED_LAYERS}
+    assert pack(layers(trials.TIMED_LAYERS + 2)) == trials.TIMED_LAYERS + 2
+    assert {*calls} == {trials.TIMED_LAYERS}
     calls.clear()
-    assert pack(layers(packing.TIMED_LAYERS)) == packing.TIMED_LAYERS
+    assert pack(layers(trials.TIMED_LAYERS)) == trials.TIMED_LAYERS
     assert not calls
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     assert pack(layers(2)) == 2
@@ -104,13 +104,13 @@ def test_shapes_whose_rows_depend_on_each_other_stay(monkeypatch: pytest.MonkeyP
     weight = layers(1)[0].weight.detach()
     laid = layout.laid_out(weight, full=True)
     assert laid is not None
-    assert not packing._repeats(weight * 1.01, laid)
+    assert not trials._repeats(weight * 1.01, laid)
     product = weight.t().contiguous()
     apart = lambda self, rows: torch.stack([row @ product for row in rows])  # noqa: E731
     monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: apart(self, rows) * (1 + 1e-6 * len(rows)))
-    assert not packing._repeats(weight, laid)
+    assert not trials._repeats(weight, laid)
     monkeypatch.setattr(layout.LaidOut, "__call__", apart)
-    assert packing._repeats(weight, laid)
+    assert trials._repeats(weight, laid)
     monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: rows @ torch.zeros(0))  # a platform without it
     assert pack(layers(1), always=True) == 0
 

@@ -2,7 +2,7 @@
 
 torch lays a bfloat16 weight out anew at every product, which takes half the time of a product of a few rows. Done once,
 the numbers are the same bit by bit: measured for single threads at all sizes but the smallest, which torch multiplies
-without oneDNN, and for up to 64 rows nearly always on several threads (`packing.py` tries each shape of a target before
+without oneDNN, and for up to 64 rows nearly always on several threads (`trials.py` tries each shape of a target before
 use).
 
 In float32 torch asks another library, whose products of two to eight rows take two or three times as long as those of

@@ -53,7 +53,7 @@ class Asking:
     Attributes:
         asked: the calls so far.
         drafts, chances: per row the draft that promises most, and the probabilities of its nodes.
-        costly: whether a drafter was asked that is not free; offered: whether any had a draft.
+        costly: whether a drafter was asked that is not free.
         probing: whether drafts are verified to find out; ledger: where what that loses is entered.
         speed: tokens of a row that a plain pass is worth.
         urgency: per row, what its tokens are worth, 1 on average.
@@ -66,10 +66,15 @@ class Asking:
         self.asked: list[Asked] = []
         self.drafts = [NO_DRAFT] * len(rows)
         self.chances: list[list[float]] = [[] for _ in rows]
-        self.probing = self.costly = self.offered = False
+        self.probing = self.costly = False
         self.ledger = known.exploring
         self.speed = 1.0
         self.urgency: Sequence[float] = [1.0] * len(rows)
+
+    @property
+    def offered(self) -> bool:
+        """Whether any drafter had a draft so far."""
+        return any(len(tree) for asked in self.asked for tree in asked.trees)
 
     def gained(self, accepted: Sequence[float]) -> float:
         """What so many tokens of each row are worth, in tokens of a row."""
@@ -113,7 +118,6 @@ class Asking:
         for i, row, tree in zip(places, rows, trees, strict=True):
             if not len(tree):
                 continue
-            self.offered = True
             frailty = self.known.form(row, name).frailty_nodes.factor
             likely = drafter.record(row).belief.probabilities(tree, frailty, least)
             if self.probing or sum(likely) > sum(self.chances[i]):
