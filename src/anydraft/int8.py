@@ -57,15 +57,19 @@ class Int8Weight(LaidOut):
 
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """(..., in) in the weight's precision to (..., out)."""
+        # A product takes as long as a few calls that do nothing, so there are none of those.
         flat = rows.reshape(-1, rows.shape[-1])
-        if len(flat) > FEW and self._many is not None:
+        if self._many is not None and flat.shape[0] > FEW:
             return self._many(rows, bias)
         flat = flat.bfloat16().contiguous()
         if flat.data_ptr() % ALIGNED:
             flat = flat.clone()
-        product = torch._weight_int8pack_mm(flat, self.tensor, self._scales)
-        product = product.view(*rows.shape[:-1], len(self.tensor))
-        return (product if bias is None else product + bias).to(rows.dtype)
+        product: torch.Tensor = torch._weight_int8pack_mm(flat, self.tensor, self._scales)
+        if rows.ndim != 2:
+            product = product.view(*rows.shape[:-1], len(self.tensor))
+        if bias is not None:
+            product = product + bias
+        return product if product.dtype == rows.dtype else product.to(rows.dtype)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -62,8 +62,8 @@ class Lockstep:
         noise = self._noise(depth)
         if noise is not None:
             scores = scores + noise
-        best, index = scores.topk(min(self.branch, scores.shape[-1]), dim=-1)
-        return index, best - scores.logsumexp(-1, keepdim=True), None
+        index = scores.topk(min(self.branch, scores.shape[-1]), dim=-1).indices
+        return index, scores.log_softmax(-1).gather(-1, index), None
 
     def drawn(self, depth: int, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Children drawn without replacement from q = softmax(scores), with noise of each row's own.
