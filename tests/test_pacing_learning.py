@@ -103,8 +103,8 @@ def test_a_row_that_ends_less_often_than_others_is_drafted_further() -> None:
         saw(reach, tree, 6, 6 if rng.random() < 0.8 else 5, tough)
         saw(reach, tree, 6, right_in_a_row(rng, 0.6, 6), frail)
     hazards = reach.hazards()
-    assert tough.factor < 0.6 < 1.2 < frail.factor
-    deep, shallow = (hazards.least_masses(0.4, 8, row.factor) for row in (tough, frail))
+    assert tough.factor() < 0.6 < 1.2 < frail.factor()
+    deep, shallow = (hazards.least_masses(0.4, 8, row.factor()) for row in (tough, frail))
     assert all(a < b for a, b in zip(deep, shallow, strict=True))
 
 
@@ -122,9 +122,9 @@ def test_a_rows_factor_is_on_what_is_stated_only_where_that_foretells(doubts_hol
             ended = rng.random() < 1 - math.exp(-(drop if doubts_hold else 0.3 * drop) - 0.01)
             accepted += not ended
         path = Path.of(levels(masses if ended else masses[:8]), 9, accepted)
-        reach.foretold(path, hazards.along(path), frailty.factor)
+        reach.foretold(path, hazards.along(path), frailty.factor())
         frailty.observe(hazards.along(path).together, ended=path.ended)
-    assert frailty.factor < 0.8
+    assert frailty.factor() < 0.8
     assert reach.frailties(0.5) == ((0.5, 1.0) if doubts_hold else (0.5, 0.5))
     unlike = [hazards.least_masses(0.4, 8, 0.5, of_stated)[3] for of_stated in (0.5, 1.0)]
     assert unlike[0] < unlike[1] < hazards.least_masses(0.4, 8)[3]

@@ -444,7 +444,7 @@ def test_where_a_row_stops_inside_a_draft_nobody_was_wrong() -> None:
         record = known.drafters["writer"].record(row)
         form = known.form(row, "writer")
         assert form.position == row.position
-        seen.append((record.reach.hazards(), form.frailty.factor, form.frailty_nodes.factor))
+        seen.append((record.reach.hazards(), form.frailty.factor(), form.frailty_nodes.factor()))
     assert seen[0][0].depth[1] > 0.15
     assert seen[0][2] != 1.0
     assert seen[1] == (GUESSED, 1.0, 1.0)

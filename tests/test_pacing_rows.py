@@ -63,9 +63,40 @@ def test_rows_whose_paths_go_on_are_told_from_those_whose_paths_end() -> None:
         belief.observe(tree, range(6), tough)
         right = next((level for level in range(6) if rng.random() > 0.6), 6)
         belief.observe(tree, range(right), frail)
-    assert tough.factor < 0.4 < 1.0 < frail.factor
-    deep, shallow = (belief.probabilities(tree, row.factor)[-1] for row in (tough, frail))
+    assert tough.factor() < 0.4 < 1.0 < frail.factor()
+    deep, shallow = (belief.probabilities(tree, row.factor())[-1] for row in (tough, frail))
     assert shallow < 0.3 < 0.75 < deep  # of others 0.5; of one 0.05, of the other 1
+
+
+def after_drafts(stated: float, right: float, seed: int) -> tuple[Belief, DraftTree]:
+    """What is believed after three rows of four drafts of a drafter that is right so often."""
+    rng, belief, tree = random.Random(seed), Belief(), chain(stated, 4)
+    for _ in range(3):
+        row = Frailty()
+        for _ in range(4):
+            belief.observe(tree, range(next((level for level in range(4) if rng.random() > right), 4)), row)
+    return belief, tree
+
+
+def test_a_new_row_of_a_modest_drafter_starts_from_what_the_rows_before_it_were() -> None:
+    """What is believed lags behind."""
+    errors = []
+    for seed in range(20):
+        belief, tree = after_drafts(0.5, 0.97, seed)
+        factor = belief.frailty(Frailty())
+        errors.append([math.log(belief.probabilities(tree, f)[-1] / 0.97**4) for f in (1.0, factor)])
+    before, now = (sum(column) / len(column) for column in zip(*errors, strict=True))
+    assert before < -0.2
+    assert abs(now) < 0.5 * abs(before)
+    row = Frailty()
+    for _ in range(8):  # what it does itself counts more
+        belief.observe(tree, (), row)
+    assert belief.frailty(row) > 2 > 1 > factor
+
+
+def test_a_new_row_of_a_drafter_that_was_too_sure_is_not_told_so_twice() -> None:
+    belief, _ = after_drafts(0.9, 0.3, 0)
+    assert belief.frailty(Frailty()) == 1.0
 
 
 @pytest.mark.parametrize("right", [0, 1, 2, 3])
@@ -100,7 +131,7 @@ def test_a_draft_is_weighed_by_the_frailty_of_its_row() -> None:
     )
     step, belief = Asking(known, [row], crew, set(), set()), drafter.record(row).belief
     step.ask(0, [0], [Bounds(4)])
-    assert step.chances == [belief.probabilities(tree, form.frailty_nodes.factor)]
+    assert step.chances == [belief.probabilities(tree, form.frailty_nodes.factor())]
     assert step.chances[0][0] < belief.probabilities(tree)[0]
 
 

@@ -118,8 +118,9 @@ class Asking:
         for i, row, tree in zip(places, rows, trees, strict=True):
             if not len(tree):
                 continue
-            frailty = self.known.form(row, name).frailty_nodes.factor
-            likely = drafter.record(row).belief.probabilities(tree, frailty, least)
+            belief = drafter.record(row).belief
+            frailty = belief.frailty(self.known.form(row, name).frailty_nodes)
+            likely = belief.probabilities(tree, frailty, least)
             if self.probing or sum(likely) > sum(self.chances[i]):
                 self.drafts[i], self.chances[i] = Draft(tree, which), likely
 

@@ -230,7 +230,7 @@ def wanted(known: Knowledge, now: Now, name: str, place: int, rows: int, limits:
     record, draft, step = drafter.record(row), known.expected(row, name, rows), step / now.plain
     value = rows * now.urgency[place]
     hits = now.worth * step / value  # a further level is worth its time if it brings a token so often
-    hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor)
+    hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor())
     if probing and hits * value < len(now.rows):  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
         asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, *frailties))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FADING = 0.9
-"""What a draft counts after the next."""
+"""What a draft of a row counts after the next."""
 
 FRAIL = 1.0
 """Ends that the factor of a row rests on before any was seen."""
@@ -20,15 +20,23 @@ FRAIL = 1.0
 
 @dataclass(slots=True)
 class Frailty:
-    """Paths of a row that ended, and the ends that were to be expected of what they had survived."""
+    """Paths of a row that ended, and the ends that were to be expected of what they had survived.
+
+    Attributes:
+        fading: what a draft counts after the next.
+    """
 
     ends: float = 0.0
     expected: float = 0.0
+    fading: float = FADING
 
-    @property
-    def factor(self) -> float:
-        """By which the hazards of the row differ from those of others."""
-        return (self.ends + FRAIL) / (self.expected + FRAIL)
+    def factor(self, usual: float = 1.0) -> float:
+        """By which the hazards of the row differ from those that were expected.
+
+        Args:
+            usual: factor of all rows, from which a new one starts.
+        """
+        return (self.ends + FRAIL) / (self.expected + FRAIL / usual)
 
     def observe(self, hazards: Sequence[float], *, ended: bool) -> None:
         """Count one draft.
@@ -40,8 +48,8 @@ class Frailty:
         expected = sum(hazards)
         if ended:
             expected -= hazards[-1] * (1 - survived(hazards[-1]))
-        self.ends = FADING * self.ends + ended
-        self.expected = FADING * self.expected + expected
+        self.ends = self.fading * self.ends + ended
+        self.expected = self.fading * self.expected + expected
 
 
 def survived(hazard: float) -> float:

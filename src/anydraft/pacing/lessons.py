@@ -188,7 +188,7 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
         record.belief.observe(draft.tree, accepted, form.frailty_nodes)
         path = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens)
         hazards = record.reach.hazards().along(path)
-        record.reach.foretold(path, hazards, form.frailty.factor)
+        record.reach.foretold(path, hazards, form.frailty.factor())
         form.frailty.observe(hazards.together, ended=path.ended)
         record.reach.observe(path, hazards)
         record.sides.observe(draft.tree, accepted)
