@@ -88,14 +88,12 @@ class FastLinear(nn.Module):
     def __init__(self, laid: LaidOut, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.laid = laid
-        self._dtype = laid.dtype
         self._bias = None if bias is None else bias.detach()  # not registered, for it stays in its precision
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        if rows.dtype != self._dtype:
-            rows = rows.to(self._dtype)
-        return self.laid(rows, self._bias).float()
+        dtype = self.laid.dtype
+        return self.laid(rows if rows.dtype == dtype else rows.to(dtype), self._bias).float()
 
 
 def fast(layer: nn.Linear) -> nn.Module:

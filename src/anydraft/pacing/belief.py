@@ -28,7 +28,7 @@ PRIOR = 16.0
 MEMORY = 160.0
 """Observations after which older ones fade."""
 
-FADING_ROWS = 0.98
+FADING_USUAL = 0.98
 """What a draft counts after the next where it is asked how much sooner than believed the paths of all rows end."""
 
 LEAST, SURE = 1e-6, 0.995
@@ -65,7 +65,7 @@ class Belief:
         columns = range(len(CONFIDENCES) + 1)
         self._columns = [Share() for _ in columns]
         self._cells = [[Share() for _ in range(_ROWS)] for _ in columns]
-        self._rows = Frailty(fading=FADING_ROWS)  # of all rows
+        self._usual = Frailty(fading=FADING_USUAL)  # of all rows
         self._lines: list[list[tuple[float, float] | None]] = [[None] * _ROWS for _ in columns]
 
     def probabilities(self, tree: DraftTree, frailty: float = 1.0, least: float = 0.0) -> list[float]:
@@ -111,7 +111,7 @@ class Belief:
         A cell leans on what the drafter states until it has seen many tokens, and the drafter may be far too modest.
         One that is too sure needs no such help: its cells are soon filled with what was wrong.
         """
-        return row.factor(min(self._rows.factor(), 1.0))
+        return row.factor(min(self._usual.factor(), 1.0))
 
     def observe(
         self, tree: DraftTree, accepted: Sequence[int], frailty: Frailty | None = None, depth: int | None = None
@@ -143,7 +143,7 @@ class Belief:
             lines[column] = [None] * _ROWS
         if frailty is not None:
             hazards = [-math.log(min(max(total, LEAST), SURE)) for total in together.values()]
-            for each in (frailty, self._rows):
+            for each in (frailty, self._usual):
                 each.observe(hazards, ended=len(hazards) > len(accepted))
 
     def _worked_out(self, column: int, row: int) -> tuple[float, float]:

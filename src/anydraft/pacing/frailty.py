@@ -20,7 +20,7 @@ FRAIL = 1.0
 
 @dataclass(slots=True)
 class Frailty:
-    """Paths of a row that ended, and the ends that were to be expected of what they had survived.
+    """Paths of one row, or of all, that ended, and the ends that were to be expected of what they had survived.
 
     Attributes:
         fading: what a draft counts after the next.
@@ -31,10 +31,10 @@ class Frailty:
     fading: float = FADING
 
     def factor(self, usual: float = 1.0) -> float:
-        """By which the hazards of the row differ from those that were expected.
+        """By which hazards differ from those that were expected.
 
         Args:
-            usual: factor of all rows, from which a new one starts.
+            usual: of a row that is not known yet.
         """
         return (self.ends + FRAIL) / (self.expected + FRAIL / usual)
 
