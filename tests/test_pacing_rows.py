@@ -130,8 +130,11 @@ def test_a_draft_is_weighed_by_the_frailty_of_its_row() -> None:
         propose=lambda which, rows, bounds: [tree],
     )
     step, belief = Asking(known, [row], crew, set(), set()), drafter.record(row).belief
+    for _ in range(4):  # of other rows, whose paths went on
+        belief.observe(tree, range(4), Frailty())
     step.ask(0, [0], [Bounds(4)])
-    assert step.chances == [belief.probabilities(tree, form.frailty_nodes.factor())]
+    assert step.chances == [belief.probabilities(tree, belief.frailty(form.frailty_nodes))]
+    assert belief.frailty(form.frailty_nodes) < 0.9 * form.frailty_nodes.factor()
     assert step.chances[0][0] < belief.probabilities(tree)[0]
 
 
