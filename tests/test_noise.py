@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anydraft.noise import Noise, gumbel, mix64, uniform, words, words_torch
+from anydraft.noise import Noise, gumbel, mix64, uniform, uniform_torch, words, words_torch
 
 SEEDS = [0, 1, 2, -1, 2**63, 2**64 + 1, 10**40, -(10**30)]
 
@@ -67,6 +67,7 @@ def test_words_are_those_of_torch_operations(key: int, index: list[int]) -> None
     for entries in (tensor, tensor[::2], tensor.reshape(2, -1)):
         before = entries.clone()
         assert torch.equal(words(key, entries), words_torch(key, entries))
+        assert torch.equal(uniform(key, entries), uniform_torch(key, entries))
         assert torch.equal(entries, before)
     assert int(words(key, tensor).min()) >= 0
 

@@ -22,6 +22,10 @@ import torch
 
 _MASK = 0xFFFFFFFF
 _M1, _M2 = 0x7FEB352D, 0x846CA68B
+_SPREAD = 0x9E3779B1
+_ROUND = tuple((np.uint32(shift), np.uint32(factor)) for shift, factor in ((16, _M1), (15, _M2)))
+_LAST, _POSITIVE = np.uint32(16), np.uint32(0x7FFFFFFF)  # scalars of numpy take a while to make
+_BELOW_ONE = 1 - 2.0**-24
 
 
 def _signed(word: int) -> int:
@@ -56,11 +60,11 @@ def _mixed(x: torch.Tensor) -> torch.Tensor:
 
 def _mixed_numpy(x: npt.NDArray[np.uint32], shifted: npt.NDArray[np.uint32]) -> None:
     """`_mixed` for unsigned words, whose shifts need no masks; `shifted` is room for as many."""
-    for shift, factor in ((16, _M1), (15, _M2)):
-        np.right_shift(x, np.uint32(shift), out=shifted)
+    for shift, factor in _ROUND:
+        np.right_shift(x, shift, out=shifted)
         np.bitwise_xor(x, shifted, out=x)
-        np.multiply(x, np.uint32(factor), out=x)
-    np.right_shift(x, np.uint32(16), out=shifted)
+        np.multiply(x, factor, out=x)
+    np.right_shift(x, _LAST, out=shifted)
     np.bitwise_xor(x, shifted, out=x)
 
 
@@ -68,18 +72,23 @@ def words(key: int, index: torch.Tensor) -> torch.Tensor:
     """31 random bits per entry of `index` (int32, any shape), int32."""
     if index.device.type != "cpu":
         return words_torch(key, index)
-    x = index.numpy().view(np.uint32) * np.uint32(0x9E3779B1)
+    return torch.from_numpy(_words_numpy(key, index))
+
+
+def _words_numpy(key: int, index: torch.Tensor) -> npt.NDArray[np.int32]:
+    """`words` of entries on a CPU."""
+    x = index.numpy().view(np.uint32) * np.uint32(_SPREAD)
     shifted = np.empty_like(x)
     for word in (key & _MASK, key >> 32 & _MASK):
         np.bitwise_xor(x, np.uint32(word), out=x)
         _mixed_numpy(x, shifted)
-    np.bitwise_and(x, np.uint32(0x7FFFFFFF), out=x)
-    return torch.from_numpy(x.view(np.int32))
+    np.bitwise_and(x, _POSITIVE, out=x)
+    return x.view(np.int32)
 
 
 def words_torch(key: int, index: torch.Tensor) -> torch.Tensor:
     """`words` in torch operations, on any device."""
-    x = index * _signed(0x9E3779B1)
+    x = index * _signed(_SPREAD)
     x ^= _signed(key)
     _mixed(x)
     x ^= _signed(key >> 32)
@@ -93,7 +102,18 @@ def uniform(key: int, index: torch.Tensor) -> torch.Tensor:
 
     31 random bits each; float32 keeps their relative precision near 0, which is where Gumbel maxima come from.
     """
-    return words(key, index).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
+    if index.device.type != "cpu":
+        return uniform_torch(key, index)
+    u = _words_numpy(key, index).astype(np.float32)
+    u += np.float32(0.5)
+    u *= np.float32(2.0**-31)
+    np.minimum(u, np.float32(_BELOW_ONE), out=u)
+    return torch.from_numpy(u)
+
+
+def uniform_torch(key: int, index: torch.Tensor) -> torch.Tensor:
+    """`uniform` in torch operations, on any device."""
+    return words_torch(key, index).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=_BELOW_ONE)
 
 
 @lru_cache(maxsize=16)

@@ -103,7 +103,10 @@ class Lockstep:
         known = next((vector for vector in vectors if vector is not None), None)
         if known is None:
             return None
-        stacked = torch.stack([torch.zeros_like(known) if vector is None else vector for vector in vectors])
+        if len(vectors) == 1:
+            stacked = known[None]
+        else:
+            stacked = torch.stack([torch.zeros_like(known) if vector is None else vector for vector in vectors])
         if self.vocabulary is not None:
             stacked = stacked.index_select(1, self.vocabulary.to(stacked.device))
         return stacked[:, None].to(self.device)
