@@ -14,6 +14,7 @@ cryptographic quality.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -68,52 +69,59 @@ def _mixed_numpy(x: npt.NDArray[np.uint32], shifted: npt.NDArray[np.uint32]) -> 
     np.bitwise_xor(x, shifted, out=x)
 
 
-def words(key: int, index: torch.Tensor) -> torch.Tensor:
-    """31 random bits per entry of `index` (int32, any shape), int32."""
+def words(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
+    """31 random bits for each key and entry of `index` (int32, any shape), (keys, *index.shape) int32."""
     if index.device.type != "cpu":
-        return words_torch(key, index)
-    return torch.from_numpy(_words_numpy(key, index))
+        return words_torch(keys, index)
+    return torch.from_numpy(_words_numpy(keys, index))
 
 
-def _words_numpy(key: int, index: torch.Tensor) -> npt.NDArray[np.int32]:
+def _halves(keys: Sequence[int], dimensions: int) -> list[npt.NDArray[np.uint32]]:
+    """The lower and upper 32 bits of keys, each (keys, 1, ...)."""
+    found = [np.array([key >> shift & _MASK for key in keys], np.uint32) for shift in (0, 32)]
+    return [half.reshape(-1, *[1] * dimensions) for half in found]
+
+
+def _words_numpy(keys: Sequence[int], index: torch.Tensor) -> npt.NDArray[np.int32]:
     """`words` of entries on a CPU."""
-    x = index.numpy().view(np.uint32) * np.uint32(_SPREAD)
+    low, high = _halves(keys, index.dim())
+    x = index.numpy().view(np.uint32) * np.uint32(_SPREAD) ^ low
     shifted = np.empty_like(x)
-    for word in (key & _MASK, key >> 32 & _MASK):
-        np.bitwise_xor(x, np.uint32(word), out=x)
-        _mixed_numpy(x, shifted)
+    _mixed_numpy(x, shifted)
+    np.bitwise_xor(x, high, out=x)
+    _mixed_numpy(x, shifted)
     np.bitwise_and(x, _POSITIVE, out=x)
     return x.view(np.int32)
 
 
-def words_torch(key: int, index: torch.Tensor) -> torch.Tensor:
+def words_torch(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
     """`words` in torch operations, on any device."""
-    x = index * _signed(_SPREAD)
-    x ^= _signed(key)
+    low, high = (torch.from_numpy(half.view(np.int32)).to(index.device) for half in _halves(keys, index.dim()))
+    x = index * _signed(_SPREAD) ^ low
     _mixed(x)
-    x ^= _signed(key >> 32)
+    x ^= high
     _mixed(x)
     x &= 0x7FFFFFFF
     return x
 
 
-def uniform(key: int, index: torch.Tensor) -> torch.Tensor:
-    """Uniform numbers in (0, 1), float32, one per entry of `index` (int32, any shape).
+def uniform(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers in (0, 1) for each key and entry of `index` (int32, any shape), (keys, *index.shape) float32.
 
     31 random bits each; float32 keeps their relative precision near 0, which is where Gumbel maxima come from.
     """
     if index.device.type != "cpu":
-        return uniform_torch(key, index)
-    u = _words_numpy(key, index).astype(np.float32)
+        return uniform_torch(keys, index)
+    u = _words_numpy(keys, index).astype(np.float32)
     u += np.float32(0.5)
     u *= np.float32(2.0**-31)
     np.minimum(u, np.float32(_BELOW_ONE), out=u)
     return torch.from_numpy(u)
 
 
-def uniform_torch(key: int, index: torch.Tensor) -> torch.Tensor:
+def uniform_torch(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
     """`uniform` in torch operations, on any device."""
-    return words_torch(key, index).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=_BELOW_ONE)
+    return words_torch(keys, index).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=_BELOW_ONE)
 
 
 @lru_cache(maxsize=16)
@@ -124,33 +132,42 @@ def _arange(size: int, device: torch.device) -> torch.Tensor:
 class Noise:
     """The Gumbel noise of one sequence: `noise.at(position)` is a float32 vector over the target's vocabulary.
 
-    Vectors are made once per position and kept while the position is near (a draft and its verification use
-    the same ones); memory is bounded by `KEEP` vectors.
+    Vectors of some positions in a row are made together, for between passes of a model the time goes into the number
+    of operations. They are kept while the position is near (a draft and its verification use the same ones); memory is
+    bounded by `KEEP` vectors.
     """
 
     KEEP = 96
+    TOGETHER, NUMBERS = 8, 1 << 16
+    """Most positions whose vectors are made together, and most numbers, if that is more than one vector."""
 
     def __init__(self, seed: int, vocab_size: int, device: torch.device | str = "cpu") -> None:
         self.seed = seed
         self.vocab_size = vocab_size
         self.device = torch.device(device)
-        self._vectors: dict[int, torch.Tensor] = {}
+        self._together = max(1, min(self.TOGETHER, self.NUMBERS // vocab_size))
+        self._blocks: dict[int, tuple[torch.Tensor, ...]] = {}
 
     def at(self, position: int) -> torch.Tensor:
         """Gumbel noise of all tokens at a position, (vocab,) float32 on the noise's device."""
-        vector = self._vectors.get(position)
-        if vector is None:
-            while len(self._vectors) >= self.KEEP:
-                del self._vectors[min(self._vectors)]
-            vector = gumbel(mix64(self.seed, position), _arange(self.vocab_size, self.device))
-            self._vectors[position] = vector
-        return vector
+        number, place = divmod(position, self._together)
+        block = self._blocks.get(number)
+        if block is None:
+            while (len(self._blocks) + 1) * self._together > self.KEEP:
+                del self._blocks[min(self._blocks)]
+            first = number * self._together
+            keys = [mix64(self.seed, each) for each in range(first, first + self._together)]
+            block = self._blocks[number] = gumbel(keys, _arange(self.vocab_size, self.device)).unbind()
+        return block[place]
 
     def own(self, position: int, size: int, stream: int = 1) -> torch.Tensor:
         """Noise for `size` tokens that have no counterpart in the target's vocabulary, (size,) float32."""
-        return gumbel(mix64(self.seed, position, stream, 0x0D0), _arange(size, self.device))
+        return gumbel([mix64(self.seed, position, stream, 0x0D0)], _arange(size, self.device))[0]
 
 
-def gumbel(key: int, index: torch.Tensor) -> torch.Tensor:
-    """Standard Gumbel variables -log E with E = -log(1 - u) exponential, float32, one per entry of `index` (int32)."""
-    return uniform(key, index).neg_().log1p_().neg_().log_().neg_()
+def gumbel(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel variables for each key and entry of `index` (int32), (keys, *index.shape) float32.
+
+    -log E with E = -log(1 - u) exponential.
+    """
+    return uniform(keys, index).neg_().log1p_().neg_().log_().neg_()
