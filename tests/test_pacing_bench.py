@@ -118,6 +118,7 @@ def test_speeds_are_medians_over_prompts_of_ratios_to_plain_decoding() -> None:
     rows = summarise_pacing("bad", records({PLAIN: [2.0, 4.0, 3.0], f"{PLAIN}-wrong": [2.0, 8.0, 2.0]}))
     (row,) = rows
     assert row.speedup.value == pytest.approx(1.0)
+    assert row.overall == pytest.approx(9 / 12)
     assert row.slowest == pytest.approx(0.5)
     assert row.identical == 3
 
@@ -141,6 +142,14 @@ def test_the_best_fixed_setting_counts_only_above_plain_decoding() -> None:
     assert found("good", {PLAIN: [1.0] * 3, f"{PLAIN}-a": [1.02] * 3, **slow})[
         "a at least 95% of the best of plain decoding and 1 fixed settings"
     ]
+
+
+def test_the_best_setting_by_all_prompts_together_may_be_another_one() -> None:
+    times = {PLAIN: [1.0, 1.0, 4.0], f"{PLAIN}-a": [0.5, 0.5, 2.0], f"{PLAIN}-a@chain4": [0.4, 0.4, 4.0],
+             f"{PLAIN}-a@tree4": [1.0, 1.0, 1.0]}  # fmt: skip
+    (aim,) = [aim for aim in reached(summarise_pacing("good", records(times))) if "fixed" in aim.aim]
+    assert aim.found == "80% of chain4 (2.50x); 100% of the best by all prompts together"
+    assert not aim.holds  # the medians decide
 
 
 def test_a_mixture_is_held_against_its_better_half() -> None:
