@@ -69,21 +69,14 @@ def _mixed_numpy(x: npt.NDArray[np.uint32], shifted: npt.NDArray[np.uint32]) -> 
     np.bitwise_xor(x, shifted, out=x)
 
 
-def words(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
-    """31 random bits for each key and entry of `index` (int32, any shape), (keys, *index.shape) int32."""
-    if index.device.type != "cpu":
-        return words_torch(keys, index)
-    return torch.from_numpy(_words_numpy(keys, index))
-
-
 def _halves(keys: Sequence[int], dimensions: int) -> list[npt.NDArray[np.uint32]]:
     """The lower and upper 32 bits of keys, each (keys, 1, ...)."""
     found = [np.array([key >> shift & _MASK for key in keys], np.uint32) for shift in (0, 32)]
     return [half.reshape(-1, *[1] * dimensions) for half in found]
 
 
-def _words_numpy(keys: Sequence[int], index: torch.Tensor) -> npt.NDArray[np.int32]:
-    """`words` of entries on a CPU."""
+def words(keys: Sequence[int], index: torch.Tensor) -> npt.NDArray[np.int32]:
+    """31 random bits for each key and entry of `index` (int32 on a CPU, any shape), (keys, *index.shape) int32."""
     low, high = _halves(keys, index.dim())
     x = index.numpy().view(np.uint32) * np.uint32(_SPREAD) ^ low
     shifted = np.empty_like(x)
@@ -112,7 +105,7 @@ def uniform(keys: Sequence[int], index: torch.Tensor) -> torch.Tensor:
     """
     if index.device.type != "cpu":
         return uniform_torch(keys, index)
-    u = _words_numpy(keys, index).astype(np.float32)
+    u = words(keys, index).astype(np.float32)
     u += np.float32(0.5)
     u *= np.float32(2.0**-31)
     np.minimum(u, np.float32(_BELOW_ONE), out=u)
