@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -28,12 +27,13 @@ import typer
 
 from anydraft import Decoder
 from anydraft.bench.embedded import Embedded
+from anydraft.bench.fixed_settings import fixed_setting
 from anydraft.bench.prompts import begun_again, held_out_prompts, read_prompts
 from anydraft.bench.surroundings import surround
 from anydraft.crew import Crew
 from anydraft.drafters.protocol import Drafter
 from anydraft.growth import Bounds
-from anydraft.pacing import Draft, Fixed, Measured, Outcome, Pacing, Steady
+from anydraft.pacing import Draft, Measured, Outcome
 from anydraft.row import Row
 
 WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -188,7 +188,7 @@ def main(
         precision = surround("bfloat16", threads)
         count = decoders * texts
         chosen = held_out_prompts(limit=count) if prompts == "held-out" else read_prompts(Path(prompts))
-        settings = {name: setting(name) for name in settled}
+        settings = {name: fixed_setting(name) for name in settled}
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if len(chosen.prompts) < count:
@@ -223,19 +223,6 @@ def main(
                 decoder = Decoder(bench.target, made, pacing=Decided(clock, model))
                 found["pacing"] += [seconds(decoder, place) for place in range(first, first + texts)][1:]
             typer.echo(f"{names}\n\n{table(found)}\n")
-
-
-def setting(name: str) -> Pacing:
-    """A fixed pacing by its name: chainN or treeN.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    found = re.fullmatch(r"(chain|tree)([1-9]\d*)", name)
-    if found is None:
-        raise ValueError(f"a fixed setting is chainN or treeN, such as tree16, got {name!r}")
-    size = int(found[2])
-    return Fixed.chain(size) if found[1] == "chain" else Steady(nodes=size - 1)
 
 
 def table(found: dict[str, list[float]]) -> str:

@@ -6,7 +6,8 @@
 
 All contenders of a group decode the same prompt at the same time, a slice of tokens each in turn, plain decoding among
 them, and plain decoding once more to see what chance does. Each warms up on a prompt that is not timed, so that its
-pacing has seen its drafter once. See benchmarks/README.md.
+pacing has seen its drafter once. The best of many settings on few prompts is so partly by luck: in part good the best
+two of the sweep meet pacing in a final, on other prompts and more of them. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ import typer
 from anydraft import Decoder
 from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.embedded import Embedded
+from anydraft.bench.fixed_settings import fixed_setting
 from anydraft.bench.measure import Plan, one_by_one
-from anydraft.bench.pacing_report import AGAIN, PLAIN, pacing_table, reached, summarise_pacing
+from anydraft.bench.pacing_report import (
+    AGAIN,
+    FINAL,
+    PLAIN,
+    PacingRow,
+    best_settings,
+    pacing_table,
+    reached,
+    summarise_pacing,
+)
 from anydraft.bench.prompts import PromptSet, begun_again, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
 from anydraft.bench.slices import InSlices
 from anydraft.bench.surroundings import surround
-from anydraft.pacing import Fixed, Pacing, Steady
+from anydraft.pacing import Pacing
 
 CHAINS, TREES, BATCHES = (1, 2, 4, 8, 16), (4, 8, 16, 32), (1, 2, 4, 8)
+FINALISTS = 2
 app = typer.Typer(add_completion=False)
 
 
@@ -49,6 +61,7 @@ def main(
     prompts: Annotated[str, typer.Option(help="A .jsonl file, or 'held-out'.")] = "held-out",
     mismatched: Annotated[Path | None, typer.Option(help="Folder of an assistant that fits badly.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts.")] = 6,
+    final: Annotated[int, typer.Option(min=0, help="Prompts of part good's final, beyond those; 0: none.")] = 24,
     batch: Annotated[list[int], typer.Option(min=1, help="Rows of part batch; may be repeated.")] = list(BATCHES),  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[list[float], typer.Option(help="May be repeated.")] = [0.0, 1.0],  # noqa: B006
@@ -66,7 +79,7 @@ def main(
     """Measure the parts and say which aims are reached."""
     try:
         precision = surround(dtype, threads)
-        chosen = held_out_prompts(limit=9 * limit) if prompts == "held-out" else read_prompts(Path(prompts))
+        chosen = held_out_prompts(limit=9 * limit + final) if prompts == "held-out" else read_prompts(Path(prompts))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     console = wide_console()
@@ -81,6 +94,7 @@ def main(
             prompts=chosen.source,
             prompts_digest=chosen.digest,
             prompts_timed=limit,
+            prompts_final=final if Part.GOOD in part else None,
             max_new_tokens=max_new_tokens,
             temperatures=temperature,
             parts=[str(one) for one in part],
@@ -90,18 +104,24 @@ def main(
         out.mkdir(parents=True, exist_ok=True)
         (out / "title.txt").write_text(f"Pacing: {bench.name}, {dtype}, {threads} threads\n", "utf-8")
         write_json(out / "provenance.json", taken)
-    for group in [group for one in part for group in _groups(one, batch)]:
+
+    def measured(group: _Group) -> list[PacingRow]:
         folder = out / group.name
         if again:
             records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
         else:
             console.print(group.name)
-            plan = _plan(bench, chosen, group, limit, temperature, max_new_tokens, seed)
+            plan = _plan(bench, chosen, group, max_new_tokens, seed)
             turns = InSlices(slice_tokens) if slice_tokens else one_by_one
             records = collect(
                 _contenders(bench, group), plan, out=folder, provenance=taken, console=console, turns=turns
             )
-        rows += summarise_pacing(group.part, records, seed=seed)
+        return summarise_pacing(group.row_part, records, seed=seed)
+
+    for group in [group for one in part for group in _groups(one, batch, limit, temperature)]:
+        rows += measured(group)
+        for late in _finals(group, rows, final) if group.part is Part.GOOD and final else ():
+            rows += measured(late)
     aims = reached(rows)
     table = pacing_table(rows, aims, (out / "title.txt").read_text("utf-8").strip())
     summary = {"rows": [row.to_dict() for row in rows], "aims": [aim.to_dict() for aim in aims]}
@@ -116,26 +136,55 @@ def main(
 
 
 class _Group(NamedTuple):
-    """Contenders that decode together: one part, or what of it belongs together."""
+    """Contenders that decode together: one part, or what of it belongs together.
+
+    `prompts`: places of those that are timed; `settings`: fixed ones of a drafter; `final`: whether they are those that
+    were best in another group.
+    """
 
     part: Part
     drafters: tuple[str, ...]
+    prompts: range
+    temperatures: Sequence[float]
     batch: int = 1
+    settings: tuple[str, ...] = ()
+    final: bool = False
 
     @property
     def name(self) -> str:
         """Of its folder."""
         more = {Part.GOOD: f"-{self.drafters[0]}", Part.BATCH: f"-{self.batch}"}
-        return self.part + more.get(self.part, "")
+        return self.part + more.get(self.part, "") + (f"-final-{self.temperatures[0]:g}" if self.final else "")
+
+    @property
+    def row_part(self) -> str:
+        """What its rows are under."""
+        return FINAL if self.final else self.part
 
 
-def _groups(part: Part, batches: Sequence[int]) -> list[_Group]:
-    alone = ("uag", "redrafter", "lookup")
+def _groups(part: Part, batches: Sequence[int], limit: int, temperatures: Sequence[float]) -> list[_Group]:
+    alone, common = ("uag", "redrafter", "lookup"), (range(limit), temperatures)
     if part is Part.BAD:
-        return [_Group(part, ("wrong", "random", "expensive", "mismatched"))]
+        return [_Group(part, ("wrong", "random", "expensive", "mismatched"), *common)]
     if part is Part.GOOD:
-        return [_Group(part, (name,)) for name in alone[:2]]
-    return [_Group(part, (*alone, "lookup+redrafter"), batch) for batch in (batches if part is Part.BATCH else (1,))]
+        settings = (*(f"chain{size}" for size in CHAINS), *(f"tree{nodes}" for nodes in TREES))
+        return [_Group(part, (name,), *common, settings=settings) for name in alone[:2]]
+    mixture = (*alone, "lookup+redrafter")
+    return [_Group(part, mixture, *common, batch) for batch in (batches if part is Part.BATCH else (1,))]
+
+
+def _finals(group: _Group, rows: Sequence[PacingRow], prompts: int) -> list[_Group]:
+    """What is measured after a sweep, by temperature: its best settings, on the prompts after its own."""
+    (name,), last = group.drafters, group.prompts.stop
+    return [
+        group._replace(
+            prompts=range(last, last + prompts),
+            temperatures=[temperature],
+            settings=tuple(best_settings(rows, name, temperature, FINALISTS)),
+            final=True,
+        )
+        for temperature in group.temperatures
+    ]
 
 
 def _contenders(bench: Embedded, group: _Group) -> list[AnydraftContender]:
@@ -152,36 +201,28 @@ def _settings(group: _Group) -> Iterator[tuple[str, Pacing | None]]:
     """Names of contenders and their pacing; None is the default."""
     for name in group.drafters:
         yield name, None
-        if group.part is Part.GOOD:
-            for size in CHAINS:
-                yield f"{name}@chain{size}", Fixed.chain(size)
-            for nodes in TREES:
-                yield f"{name}@tree{nodes}", Steady(nodes=nodes - 1)
+        for setting in group.settings:
+            yield f"{name}@{setting}", fixed_setting(setting)
 
 
-def _plan(
-    bench: Embedded,
-    chosen: PromptSet,
-    group: _Group,
-    limit: int,
-    temperatures: list[float],
-    max_new_tokens: int,
-    seed: int,
-) -> Plan:
-    batch, copying = group.batch, group.part is Part.MIXED
+def _plan(bench: Embedded, chosen: PromptSet, group: _Group, max_new_tokens: int, seed: int) -> Plan:
+    batch, copying, limit = group.batch, group.part is Part.MIXED, len(group.prompts)
     texts = [(prompt.id, begun_again(prompt.text) if copying else prompt.text) for prompt in chosen.prompts]
     encoded = [(name, list(bench.tokenizer(text)["input_ids"])) for name, text in texts]
-    if len(encoded) <= limit:
-        raise typer.BadParameter(f"one prompt more than --limit {limit} is needed to warm up, got {len(encoded)}")
-    tokens: list[tuple[str, Any]] = encoded[:limit]
-    warm_up: Any = encoded[limit][1]
+    if len(encoded) <= group.prompts.stop:
+        raise typer.BadParameter(
+            f"one prompt more than {group.prompts.stop} is needed to warm up, got {len(encoded)}; choose a smaller "
+            "--limit or --final"
+        )
+    tokens: list[tuple[str, Any]] = encoded[group.prompts.start : group.prompts.stop]
+    warm_up: Any = encoded[group.prompts.stop][1]
     if batch > 1:  # every prompt with others after it, which come round again where there are too few
         others = [[encoded[(i + j * limit) % len(encoded)][1] for j in range(batch)] for i in range(limit)]
         tokens = [(name, group) for (name, _), group in zip(tokens, others, strict=True)]
         warm_up = [encoded[-1 - j % len(encoded)][1] for j in range(batch)]
     return Plan(
         prompts=tokens,
-        temperatures=temperatures,
+        temperatures=group.temperatures,
         max_new_tokens=max_new_tokens,
         warm_up=warm_up,
         seed=seed,

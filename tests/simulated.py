@@ -131,12 +131,14 @@ class World:
                     accepted.append(node)
                 kept.append(accepted)
                 row.tokens += [RIGHT] * (1 + len(accepted))
+                row.finish_reason = "length" if row.remaining <= 0 else None
                 row.stats.record(1 + len(accepted), len(draft.tree), draft.tree.depth, len(accepted))
             width = 1 + max(len(draft.tree) for draft in drafts)
             taken = self.cost(len(active), width)
             self.seconds += taken
             self.passes += 1
-            pacing.observe(Outcome(active, drafts, kept, self.seconds_last, self._noisy(taken)))
+            positions = [row.position for row in active]
+            pacing.observe(Outcome(active, drafts, kept, self.seconds_last, self._noisy(taken), positions))
             yield self.cost(len(active), 1) * sum(1 + len(accepted) for accepted in kept) / len(active)
             active = [row for row in active if row.remaining > 0]
 

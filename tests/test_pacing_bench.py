@@ -148,7 +148,7 @@ def test_the_best_setting_by_all_prompts_together_may_be_another_one() -> None:
     times = {PLAIN: [1.0, 1.0, 4.0], f"{PLAIN}-a": [0.5, 0.5, 2.0], f"{PLAIN}-a@chain4": [0.4, 0.4, 4.0],
              f"{PLAIN}-a@tree4": [1.0, 1.0, 1.0]}  # fmt: skip
     (aim,) = [aim for aim in reached(summarise_pacing("good", records(times))) if "fixed" in aim.aim]
-    assert aim.found == "80% of chain4 (2.50x); 100% of the best by all prompts together"
+    assert aim.found == "80% [50%, 80%] of chain4 (2.50x); 100% of the best by all prompts together"
     assert not aim.holds  # the medians decide
 
 

@@ -356,7 +356,8 @@ def committed(known: Knowledge, step: Asking, drafts: list[Draft], kept: int, pa
     """The target commits so many right tokens of every draft, and one more."""
     for row in step.rows:
         row.tokens += [RIGHT] * (1 + kept)
-    learn(known, step, Outcome(step.rows, drafts, [list(range(kept))] * len(drafts), 0.0, passed))
+    positions = [row.position for row in step.rows]
+    learn(known, step, Outcome(step.rows, drafts, [list(range(kept))] * len(drafts), 0.0, passed, positions))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -369,7 +370,7 @@ def test_what_is_learned_of_free_drafters_that_had_nothing_is_what_is_learned_of
         for seconds in (0.3, 0.1, 7.0, 0.2):
             step = a_step(known, texts, [DraftTree.EMPTY] * rows)
             step.asked[0].seconds = seconds / 2
-            lesson(known, step, Outcome(texts, [NO_DRAFT] * rows, [[]] * rows, seconds, 1.0))
+            lesson(known, step, Outcome(texts, [NO_DRAFT] * rows, [[]] * rows, seconds, 1.0, [0] * rows))
         ledgers = (known.safety, known.exploring, known.doubting)
         states = [known.state(row) for row in texts]
         found.append(pickle.dumps((known.now, ledgers, known.drafters, known.serving(texts[0]), states)))

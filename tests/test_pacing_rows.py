@@ -167,7 +167,7 @@ def test_of_one_text_it_is_not_learned_whether_texts_differ() -> None:
             step = Asking(known, [row], crew, set(), set())
             step.asked = [Asked(0, "writer", [row], [chain(0.5, 2)], 2, [20], 0.0, 0.0, True, True, True)]
             row.tokens += [1]
-            learn(known, step, Outcome([row], [Draft(chain(0.5, 2), 0)], [[]], 0.0, 1.0))
+            learn(known, step, Outcome([row], [Draft(chain(0.5, 2), 0)], [[]], 0.0, 1.0, [row.position]))
             record.errors = [1.0, 1.0, 0.0]
         rests.append(form.rests(record))
     assert rests == [4.0, 8.0, 12.0]

@@ -97,7 +97,8 @@ class Session:
         if hidden is not None:
             self.crew.hearing.keep_pass(rows, hidden, accepted)
         ended = time.perf_counter()
-        self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted))
+        positions = [row.position for row in rows]
+        self.pacing.observe(Outcome(rows, drafts, accepted, drafted - started - reading, ended - drafted, positions))
         self._spread("seconds_draft", drafted - started)
         self._spread("seconds_convert", self.crew.seconds_convert - converting)
         self._spread("seconds_verify", verified - drafted)

@@ -28,6 +28,7 @@ class Asked:
         levels: of the deepest draft; allowed: per row, levels of the deepest that it could have been.
         call: seconds of the call; seconds: with reading what is new of known rows, and for a free one with weighing
             its drafts.
+        costly: whether it is not free.
         warm: whether it was asked in the step before, too; again: in that of the same session.
     """
 
@@ -49,6 +50,7 @@ class Asking:
 
     Args:
         warm: drafters that were asked in the step before, of whatever session; before: in that of the same session.
+        at_once: whether what calls took is learned at once; else with what the step brought.
 
     Attributes:
         asked: the calls so far.
@@ -60,9 +62,17 @@ class Asking:
     """
 
     def __init__(
-        self, known: Knowledge, rows: Sequence[Row], crew: Crew, warm: Set[int], before: Set[int]
+        self,
+        known: Knowledge,
+        rows: Sequence[Row],
+        crew: Crew,
+        warm: Set[int],
+        before: Set[int],
+        *,
+        at_once: bool = True,
     ) -> None:
         self.known, self.rows, self.crew, self.warm, self.before = known, rows, crew, warm, before
+        self.at_once = at_once
         self.asked: list[Asked] = []
         self.drafts = [NO_DRAFT] * len(rows)
         self.chances: list[list[float]] = [[] for _ in rows]
@@ -107,14 +117,13 @@ class Asking:
         levels = max((tree.levels or tree.depth for tree in trees), default=0)
         seconds = crew.seconds_last + (0.0 if new else reading)
         warm, again = which in self.warm and not new, which in self.before and not new
-        if which in crew.working:  # how long it took to break says nothing
-            drafter.called(count, levels, seconds, warm=warm)
-            self.known.price(drafter, len(self.rows))
-        self.costly = self.costly or not drafter.free
         allowed = [min(bound.depth, bound.nodes, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
-        self.asked.append(
-            Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, not drafter.free, warm, again)
-        )
+        asked = Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, True, warm, again)
+        if self.at_once:
+            self.timed(asked)
+        asked.costly = not drafter.free
+        self.costly = self.costly or asked.costly
+        self.asked.append(asked)
         for i, row, tree in zip(places, rows, trees, strict=True):
             if not len(tree):
                 continue
@@ -123,6 +132,13 @@ class Asking:
             likely = belief.probabilities(tree, frailty, least)
             if self.probing or sum(likely) > sum(self.chances[i]):
                 self.drafts[i], self.chances[i] = Draft(tree, which), likely
+
+    def timed(self, asked: Asked) -> None:
+        """Learn what a call took."""
+        if asked.which in self.crew.working:  # how long it took to break says nothing
+            drafter = self.known.drafters[asked.name]
+            drafter.called(len(asked.rows), asked.levels, asked.seconds, warm=asked.warm)
+            self.known.price(drafter, len(self.rows))
 
     def pruned(self, width: int) -> list[Draft]:
         """The drafts with as many of their likeliest nodes as a pass of that width holds."""

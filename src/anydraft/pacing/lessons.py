@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.knowledge import Knowledge
-from anydraft.pacing.protocol import Draft, Outcome
+from anydraft.pacing.protocol import Outcome
 from anydraft.pacing.reach import Path
 from anydraft.row import Row
 from anydraft.tree import DraftTree
@@ -60,7 +60,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     _count(known, taken, tokens)
     _learn_free(known, step, outcome, passed)
     names = {asked.which: asked.name for asked in step.asked}
-    for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
+    for place, (row, draft) in enumerate(zip(outcome.rows, outcome.drafts, strict=True)):
         name = "plain" if draft.drafter is None else names[draft.drafter]
         state = known.state(row)
         state.rows = count
@@ -68,10 +68,10 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
         state.report.count(name, len(draft.tree), probe=probed)
         for asked in step.asked:
             if row in asked.rows and (asked.name == name or asked.costly):
-                _learn_draft(known, asked, row, draft, accepted)
+                _learn_draft(known, asked, outcome, place)
     for asked in step.asked:
         if asked.costly:
-            _account(known, asked, step, tokens, taken)
+            _account(known, asked, step, outcome, tokens, taken)
 
 
 def _count(known: Knowledge, taken: float, tokens: float) -> None:
@@ -116,7 +116,8 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
                 verified += len(draft.tree)
             elif len(tree) and row.finish_reason is None and seen < HINDSIGHT:
                 seen += 1
-                right += _in_hindsight(known, asked, row, tree, 1 + len(accepted))
+                committed = row.tokens[outcome.positions[i] - 1 - len(accepted) : outcome.positions[i]]
+                right += _in_hindsight(known, asked, row, tree, committed)
         gained = step.gained(mine)
         served, tokens = served + drafts, tokens + gained
         gained -= (passed - 1) * verified / max(1, nodes)
@@ -139,15 +140,17 @@ def _judge(known: Knowledge, asked: Asked, row: Row, gained: float, *, wanted: b
     drafter.offered(known.now, wanted=wanted, right=right, useful=use.value > 0)
 
 
-def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, count: int) -> bool:
-    """Hold a draft against the last tokens that were committed, so many; whether any of it was right."""
-    committed = iter(row.tokens[-count:])
-    right = walk(lambda node: next(committed, _NO_TOKEN), tree).accepted
-    known.drafters[asked.name].record(row).belief.observe(tree, right, depth=count)
+def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, committed: Sequence[int]) -> bool:
+    """Hold a draft against tokens that were committed; whether any of it was right."""
+    tokens = iter(committed)
+    right = walk(lambda node: next(tokens, _NO_TOKEN), tree).accepted
+    known.drafters[asked.name].record(row).belief.observe(tree, right, depth=len(committed))
     return bool(right)
 
 
-def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken: float) -> None:
+def _account(
+    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, tokens: float, taken: float
+) -> None:
     """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
 
     Args:
@@ -163,12 +166,14 @@ def _account(known: Knowledge, asked: Asked, step: Asking, tokens: float, taken:
     if step.ledger is not record.gains:  # else it is there already
         record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
     paid = tokens > worth
-    for row in asked.rows:
-        known.form(row, asked.name).probed(row.position, lost, paid=paid, on_trial=on_trial, again=asked.again)
+    for row, position in zip(outcome.rows, outcome.positions, strict=True):
+        if row in asked.rows:
+            known.form(row, asked.name).probed(position, lost, paid=paid, on_trial=on_trial, again=asked.again)
 
 
-def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepted: Sequence[int]) -> None:
-    """What a draft brought one row."""
+def _learn_draft(known: Knowledge, asked: Asked, outcome: Outcome, at: int) -> None:
+    """What a draft brought the row at a place."""
+    row, draft, accepted, position = outcome.rows[at], outcome.drafts[at], outcome.accepted[at], outcome.positions[at]
     mine = draft.drafter == asked.which
     if not mine and draft.drafter is not None:
         return  # another one's draft was verified
@@ -180,13 +185,14 @@ def _learn_draft(known: Knowledge, asked: Asked, row: Row, draft: Draft, accepte
     levels = drafted.levels or drafted.depth
     ended = not mine or tokens < min(draft.tree.depth, len(drafted.masses) or levels) or levels < asked.allowed[place]
     record.texts += not form.drafted
-    form.drafted, form.position = True, row.position
+    form.drafted, form.position = True, position
     record.foretold(form.runs, tokens, ended=ended)
     for runs in (form.runs, record.runs):
         runs.add(tokens, asked.levels, len(draft.tree), ended=ended)
-    if mine and row.finish_reason != "stop":  # of a draft in which the row stopped only a part was looked at
+    stopped = row.finish_reason == "stop" and position == row.position
+    if mine and not stopped:  # of a draft in which the row stopped only a part was looked at
         record.belief.observe(draft.tree, accepted, form.frailty_nodes)
-        path = Path.of(draft.tree, drafted.depth, tokens, row.remaining + tokens)
+        path = Path.of(draft.tree, drafted.depth, tokens, row.params.max_new_tokens - position + tokens)
         hazards = record.reach.hazards().along(path)
         record.reach.foretold(path, hazards, form.frailty.factor())
         form.frailty.observe(hazards.together, ended=path.ended)

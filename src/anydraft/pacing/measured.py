@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from anydraft.crew import Crew
+from anydraft.growth import Bounds
 from anydraft.pacing.asking import Asking
-from anydraft.pacing.choosing import Limits, Now, best, wanted
+from anydraft.pacing.choosing import Choice, Limits, Now, best, wanted
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.lessons import learn, learn_nothing, learn_plain
 from anydraft.pacing.probing import due
@@ -33,6 +35,18 @@ LEAST_PROBE = 3
 OVERHEAD = 0.01
 """Share of the time that finding out may cost."""
 
+TOGETHER, SEASONED = 4, 24
+"""Steps for which a choice stands, and of which is learned together, once a drafter has made so many drafts: between
+passes of the model Python finds nothing in the caches, and the next of several lessons takes a third of the first."""
+
+
+class Standing(NamedTuple):
+    """A choice that pays, as it was made: at which step, and with what bounds."""
+
+    now: Now
+    choice: Choice
+    bounds: list[Bounds]
+
 
 @dataclass(slots=True)
 class Course:
@@ -43,12 +57,16 @@ class Course:
         before: drafters that were asked in it.
         wait: steps until costly drafters are thought of again.
         idled: steps without anybody asked of which nothing was learned yet.
+        standing: the choice that stands.
+        lessons: steps in which somebody was asked, of which nothing was learned yet.
     """
 
     rows: int = 0
     before: frozenset[int] = frozenset()
     wait: int = 0
     idled: int = 0
+    standing: Standing | None = None
+    lessons: list[tuple[Asking, Outcome]] = field(default_factory=list)
 
 
 class Measured:
@@ -101,6 +119,10 @@ class Measured:
             course = self._courses[rows[0]] = Course(count)
             known.times.pad(crew.target.padded_width)
         awake = self._awake(crew)
+        if course.standing is not None:
+            if course.standing.choice.which in crew.working and not (awake or known.times.wants_plain(count)):
+                return self._drafted_again(course, course.standing, rows, crew)
+            self._learn(course)
         waits = course.wait > 0
         course.wait -= waits
         if waits and not awake:
@@ -134,13 +156,12 @@ class Measured:
         step.speed = now.worth / count
         if choice is not None:
             name, places = crew.names[choice.which], choice.places
-            step.ask(
-                choice.which,
-                places,
-                [wanted(known, now, name, i, len(places), self.limits, probing=step.probing) for i in places],
-            )
-        if crew.target.fixed_width is not None or crew.verification == "rejection":
-            return step.drafts  # there is one width, or what is verified must not depend on what was drawn
+            bounds = [wanted(known, now, name, i, len(places), self.limits, probing=step.probing) for i in places]
+            if not (step.asked or step.probing) and known.drafters[name].record(rows[0]).drafts >= SEASONED:
+                course.standing = Standing(now, choice, bounds)
+            step.ask(choice.which, places, bounds)
+        if not _prunes(crew):
+            return step.drafts
         if choice is not None and step.probing:
             # What one row finds out is for all, so that it may be wider than would pay for one alone.
             rate = now.worth * len(choice.places) / count
@@ -150,6 +171,14 @@ class Measured:
         elif not offered:
             return step.drafts
         return step.pruned(width)
+
+    def _drafted_again(self, course: Course, standing: Standing, rows: Sequence[Row], crew: Crew) -> list[Draft]:
+        """Drafts as they were chosen in a step before."""
+        now, choice, bounds = standing
+        step = self._step = Asking(self.known, rows, crew, self._warm, course.before, at_once=False)
+        step.urgency, step.speed = now.urgency, now.worth / len(rows)
+        step.ask(choice.which, choice.places, bounds)
+        return step.pruned(now.best_width(step.chances)[0]) if _prunes(crew) else step.drafts
 
     def _awake(self, crew: Crew) -> list[int]:
         """Free drafters that do not rest."""
@@ -162,13 +191,12 @@ class Measured:
 
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
-        started, known, step = time.perf_counter(), self.known, self._step
-        count, width = len(outcome.rows), outcome.width
+        known, step = self.known, self._step
         course = self._courses.get(outcome.rows[0])
         if course is None:
             return  # nobody was to be chosen
         self._step = None
-        plainly, self._plainly = self._plainly, width == 1 and (step is None or not step.costly)
+        plainly, self._plainly = self._plainly, outcome.width == 1 and (step is None or not step.costly)
         self._warm = course.before = frozenset() if step is None else frozenset([asked.which for asked in step.asked])
         if step is None or not step.asked:
             for row in outcome.rows:
@@ -178,25 +206,52 @@ class Measured:
             if step is None and course.wait % 4:
                 return  # of many plain passes every fourth tells enough
         # A plain pass after a draft finds the machine's caches full of other things.
-        if width > 1 or (plainly and self._plainly):
-            known.times.observe(count, width, outcome.seconds_pass)
+        if plainly and self._plainly:
+            known.times.observe(len(outcome.rows), 1, outcome.seconds_pass)
         if course.idled:
             learn_plain(known, outcome.rows[0], course.idled)
             course.idled = 0
         if step is None or not step.asked:
             return
-        if step.costly or step.offered:
-            learn(known, step, outcome)
-        else:
-            learn_nothing(known, step, outcome)
-        learning = time.perf_counter() - started
-        known.learning.add(learning)
-        if step.costly:
-            # Weighing free drafts is part of asking for them.
-            asking = sum(asked.call if asked.costly else asked.seconds for asked in step.asked)
-            deciding = max(0.0, outcome.seconds_draft - asking) + learning
-            known.deciding.add(min(deciding, known.seconds(count, 1)))
+        course.lessons.append((step, outcome))
+        last = len(course.lessons) >= TOGETHER or any(row.finish_reason is not None for row in outcome.rows)
+        if last or course.standing is None:
+            self._learn(course)
+
+    def _learn(self, course: Course) -> None:
+        """Learn from the steps of which nothing was learned yet, and let no choice stand that was made before."""
+        known, lessons = self.known, course.lessons
+        course.standing, course.lessons = None, []
+        for step, outcome in lessons:
+            started = time.perf_counter()
+            if outcome.width > 1:
+                known.times.observe(len(outcome.rows), outcome.width, outcome.seconds_pass)
+            if not step.at_once:
+                for asked in step.asked:
+                    step.timed(asked)
+            if step.costly or step.offered:
+                learn(known, step, outcome)
+            else:
+                learn_nothing(known, step, outcome)
+            learning = time.perf_counter() - started
+            known.learning.add(learning)
+            if step.costly:
+                # Weighing free drafts is part of asking for them.
+                asking = sum(asked.call if asked.costly else asked.seconds for asked in step.asked)
+                deciding = max(0.0, outcome.seconds_draft - asking) + learning
+                known.deciding.add(min(deciding, known.seconds(len(outcome.rows), 1)))
 
     def report(self, row: Row) -> PacingReport | None:
         """What was chosen for the row, and the figures on which it was."""
+        course = self._courses.get(row)
+        if course is not None:
+            self._learn(course)  # the rows were given up
         return self.known.report(row)
+
+
+def _prunes(crew: Crew) -> bool:
+    """Whether it can be chosen how many nodes are verified.
+
+    With fixed shapes there is one width, and with rejection what is verified must not depend on what was drawn.
+    """
+    return crew.target.fixed_width is None and crew.verification != "rejection"

@@ -32,6 +32,7 @@ class Outcome:
         accepted: per row, nodes that were kept, root to leaf.
         seconds_draft: the time of `Pacing.draft`, without what drafters took to read prompts.
         seconds_pass: the rest of the step: the target's forward, choosing and keeping.
+        positions: of the rows, after the step.
     """
 
     rows: Sequence[Row]
@@ -39,6 +40,7 @@ class Outcome:
     accepted: Sequence[Sequence[int]]
     seconds_draft: float
     seconds_pass: float
+    positions: Sequence[int]
 
     @property
     def width(self) -> int:
