@@ -22,8 +22,8 @@ PLAIN, AGAIN = "anydraft", "anydraft-again"
 """Plain decoding, and plain decoding once more: how far that is from 1 is chance."""
 
 FINAL = "final"
-"""Part in which the best fixed settings of a sweep are measured on other prompts; there they count, for the best of many
-settings is so partly by the luck of the prompts on which it was."""
+"""Part in which the best fixed settings of a sweep are measured on other prompts; there they count, for the best of
+many settings is so partly by the luck of the prompts on which it was."""
 
 NEVER_SLOWER, OF_BEST_FIXED = 0.97, 0.95
 

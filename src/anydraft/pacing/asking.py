@@ -103,7 +103,7 @@ class Asking:
         Args:
             least: what follows a node that is no likelier is not looked at.
         """
-        crew, name, count = self.crew, self.crew.names[which], len(places)
+        crew, name = self.crew, self.crew.names[which]
         rows = [self.rows[i] for i in places]
         new = [row for row in rows if not crew.met(which, row)]
         reading = crew.seconds_start
