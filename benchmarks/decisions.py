@@ -33,7 +33,8 @@ from anydraft.bench.surroundings import surround
 from anydraft.crew import Crew
 from anydraft.drafters.protocol import Drafter
 from anydraft.growth import Bounds
-from anydraft.pacing import Draft, Measured, Outcome
+from anydraft.pacing import Draft, Measured
+from anydraft.pacing.course import Course
 from anydraft.row import Row
 
 WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -51,7 +52,8 @@ class Machine(NamedTuple):
     Attributes:
         passes: of the target, by rows, in ascending order, and by width (`WIDTHS`); read: of a token of a prompt.
         level, call: of a draft of one row, by drafter; beside: of a level for one more row, as a share.
-        deciding: of a step in which a drafter was asked that is not free, half before and half after its pass.
+        deciding: of a step in which a drafter was asked that is not free: half of it before its pass, and half of that
+            where a choice stands; half of it for learning, and half of that for what is learned with the step before.
     """
 
     passes: dict[int, tuple[float, ...]]
@@ -144,17 +146,18 @@ class Decided(Measured):
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """Decide, and ask."""
         drafts = super().draft(rows, crew)
-        self._took()
+        if self._step is not None and self._step.costly:
+            self._took(1.0 if self._step.at_once else 0.5)
         return drafts
 
-    def observe(self, outcome: Outcome) -> None:
-        """Learn."""
-        self._took()
-        super().observe(outcome)
+    def _learn(self, course: Course) -> None:
+        costly = sum(step.costly for step, _ in course.lessons)
+        if costly:
+            self._took(0.5 + 0.5 * costly)
+        super()._learn(course)
 
-    def _took(self) -> None:
-        if self._step is not None and self._step.costly:
-            self._clock.took(self._machine.deciding / 2)
+    def _took(self, share: float) -> None:
+        self._clock.took(share * self._machine.deciding / 2)
 
 
 @app.command()

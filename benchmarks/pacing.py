@@ -12,7 +12,8 @@ two of the sweep meet pacing in a final, on other prompts and more of them. See 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,7 +24,7 @@ from anydraft import Decoder
 from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.embedded import Embedded
 from anydraft.bench.fixed_settings import fixed_setting
-from anydraft.bench.measure import Plan, one_by_one
+from anydraft.bench.measure import Plan, Record, one_by_one
 from anydraft.bench.pacing_report import (
     AGAIN,
     FINAL,
@@ -77,14 +78,31 @@ def main(
     again: Annotated[bool, typer.Option("--again", help="Figures of the runs in OUT, without measuring.")] = False,
 ) -> None:
     """Measure the parts and say which aims are reached."""
-    try:
-        precision = surround(dtype, threads)
-        chosen = held_out_prompts(limit=9 * limit + final) if prompts == "held-out" else read_prompts(Path(prompts))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     console = wide_console()
-    rows = []
-    if not again:
+    if again:
+        try:
+            stored = json.loads((out / "provenance.json").read_text("utf-8"))
+        except OSError as error:
+            raise typer.BadParameter(f"--again needs a run in {out}, the folder of --out: {error}") from error
+        temperature, final = stored["temperatures"], stored.get("prompts_final") or 0
+
+        def records(group: _Group) -> Sequence[Record]:
+            runs = out / group.name / "runs.jsonl"
+            return read_records(runs) if runs.is_file() else []
+
+    else:
+        final = final if Part.GOOD in part else 0
+        try:
+            precision = surround(dtype, threads)
+            chosen = held_out_prompts(limit=9 * limit + final) if prompts == "held-out" else read_prompts(Path(prompts))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        needed = limit + 1 + (final + 1 if final else 0)
+        if len(chosen.prompts) < needed:
+            raise typer.BadParameter(
+                f"{needed} prompts are needed (--limit and --final, and one more of each to warm up), got "
+                f"{len(chosen.prompts)}; choose a smaller --limit or --final"
+            )
         bench = Embedded(precision, enlarge, mismatched, seed)
         taken = provenance(
             dtype=precision,
@@ -94,7 +112,7 @@ def main(
             prompts=chosen.source,
             prompts_digest=chosen.digest,
             prompts_timed=limit,
-            prompts_final=final if Part.GOOD in part else None,
+            prompts_final=final or None,
             max_new_tokens=max_new_tokens,
             temperatures=temperature,
             parts=[str(one) for one in part],
@@ -105,23 +123,15 @@ def main(
         (out / "title.txt").write_text(f"Pacing: {bench.name}, {dtype}, {threads} threads\n", "utf-8")
         write_json(out / "provenance.json", taken)
 
-    def measured(group: _Group) -> list[PacingRow]:
-        folder = out / group.name
-        if again:
-            records = read_records(folder / "runs.jsonl") if (folder / "runs.jsonl").is_file() else []
-        else:
+        def records(group: _Group) -> Sequence[Record]:
             console.print(group.name)
             plan = _plan(bench, chosen, group, max_new_tokens, seed)
             turns = InSlices(slice_tokens) if slice_tokens else one_by_one
-            records = collect(
-                _contenders(bench, group), plan, out=folder, provenance=taken, console=console, turns=turns
-            )
-        return summarise_pacing(group.row_part, records, seed=seed)
+            made, folder = _contenders(bench, group), out / group.name
+            return collect(made, plan, out=folder, provenance=taken, console=console, turns=turns)
 
-    for group in [group for one in part for group in _groups(one, batch, limit, temperature)]:
-        rows += measured(group)
-        for late in _finals(group, rows, final) if group.part is Part.GOOD and final else ():
-            rows += measured(late)
+    groups = [group for one in part for group in _groups(one, batch, limit, temperature)]
+    rows = _rows(groups, records, final, seed)
     aims = reached(rows)
     table = pacing_table(rows, aims, (out / "title.txt").read_text("utf-8").strip())
     summary = {"rows": [row.to_dict() for row in rows], "aims": [aim.to_dict() for aim in aims]}
@@ -162,6 +172,18 @@ class _Group(NamedTuple):
         return FINAL if self.final else self.part
 
 
+def _rows(
+    groups: Sequence[_Group], records: Callable[[_Group], Sequence[Record]], final: int, seed: int
+) -> list[PacingRow]:
+    """Of all groups, and of the finals of those that are sweeps."""
+    rows: list[PacingRow] = []
+    for group in groups:
+        rows += summarise_pacing(group.row_part, records(group), seed=seed)
+        for late in _finals(group, rows, final):
+            rows += summarise_pacing(late.row_part, records(late), seed=seed)
+    return rows
+
+
 def _groups(part: Part, batches: Sequence[int], limit: int, temperatures: Sequence[float]) -> list[_Group]:
     alone, common = ("uag", "redrafter", "lookup"), (range(limit), temperatures)
     if part is Part.BAD:
@@ -173,18 +195,21 @@ def _groups(part: Part, batches: Sequence[int], limit: int, temperatures: Sequen
     return [_Group(part, mixture, *common, batch) for batch in (batches if part is Part.BATCH else (1,))]
 
 
-def _finals(group: _Group, rows: Sequence[PacingRow], prompts: int) -> list[_Group]:
-    """What is measured after a sweep, by temperature: its best settings, on the prompts after its own."""
-    (name,), last = group.drafters, group.prompts.stop
-    return [
+def _finals(group: _Group, rows: Sequence[PacingRow], count: int) -> list[_Group]:
+    """What is measured after a sweep, by temperature: its best settings, on so many prompts after its own."""
+    if group.part is not Part.GOOD or not count:
+        return []
+    first = group.prompts.stop + 1  # the one before warmed up
+    finals = [
         group._replace(
-            prompts=range(last, last + prompts),
+            prompts=range(first, first + count),
             temperatures=[temperature],
-            settings=tuple(best_settings(rows, name, temperature, FINALISTS)),
+            settings=tuple(best_settings(rows, group.drafters[0], temperature, FINALISTS)),
             final=True,
         )
         for temperature in group.temperatures
     ]
+    return [one for one in finals if one.settings]  # none where the sweep was broken off
 
 
 def _contenders(bench: Embedded, group: _Group) -> list[AnydraftContender]:
@@ -209,16 +234,11 @@ def _plan(bench: Embedded, chosen: PromptSet, group: _Group, max_new_tokens: int
     batch, copying, limit = group.batch, group.part is Part.MIXED, len(group.prompts)
     texts = [(prompt.id, begun_again(prompt.text) if copying else prompt.text) for prompt in chosen.prompts]
     encoded = [(name, list(bench.tokenizer(text)["input_ids"])) for name, text in texts]
-    if len(encoded) <= group.prompts.stop:
-        raise typer.BadParameter(
-            f"one prompt more than {group.prompts.stop} is needed to warm up, got {len(encoded)}; choose a smaller "
-            "--limit or --final"
-        )
     tokens: list[tuple[str, Any]] = encoded[group.prompts.start : group.prompts.stop]
     warm_up: Any = encoded[group.prompts.stop][1]
     if batch > 1:  # every prompt with others after it, which come round again where there are too few
         others = [[encoded[(i + j * limit) % len(encoded)][1] for j in range(batch)] for i in range(limit)]
-        tokens = [(name, group) for (name, _), group in zip(tokens, others, strict=True)]
+        tokens = [(name, rows) for (name, _), rows in zip(tokens, others, strict=True)]
         warm_up = [encoded[-1 - j % len(encoded)][1] for j in range(batch)]
     return Plan(
         prompts=tokens,

@@ -77,6 +77,7 @@ class World:
         self.working = list(range(len(self.drafters)))
         self.known: set[tuple[int, Row]] = set()
         self.read: dict[tuple[int, Row], int] = {}
+        self.kept: dict[Row, Any] = {}
 
     def met(self, which: int, row: Row) -> bool:
         return (which, row) in self.known

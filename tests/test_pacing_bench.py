@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +12,19 @@ import pytest
 
 from anydraft.bench import contenders
 from anydraft.bench.contenders import AnydraftContender
+from anydraft.bench.fixed_settings import fixed_setting
 from anydraft.bench.measure import Plan, Record, Run, Task, measure
-from anydraft.bench.pacing_report import AGAIN, PLAIN, pacing_table, reached, summarise_pacing
+from anydraft.bench.pacing_report import (
+    AGAIN,
+    FINAL,
+    PLAIN,
+    best_settings,
+    pacing_table,
+    reached,
+    summarise_pacing,
+)
 from anydraft.bench.slices import InSlices
+from anydraft.pacing import Fixed, Steady
 from anydraft.stats import Stats
 
 TASK = Task(temperature=0.0, max_new_tokens=8, seed=0)
@@ -136,11 +148,11 @@ def test_never_slower_is_judged_of_measured_pacing_alone() -> None:
 def test_the_best_fixed_setting_counts_only_above_plain_decoding() -> None:
     fixed = {f"{PLAIN}-a@chain4": [0.5] * 3, f"{PLAIN}-a@tree4": [2.0] * 3}
     assert not found("good", {PLAIN: [1.0] * 3, f"{PLAIN}-a": [0.6] * 3, **fixed})[
-        "a at least 95% of the best of plain decoding and 2 fixed settings"
+        "a at least 95% of the best of plain decoding and 2 fixed settings (3 prompts)"
     ]
     slow = {f"{PLAIN}-a@chain4": [2.0] * 3}
     assert found("good", {PLAIN: [1.0] * 3, f"{PLAIN}-a": [1.02] * 3, **slow})[
-        "a at least 95% of the best of plain decoding and 1 fixed settings"
+        "a at least 95% of the best of plain decoding and 1 fixed settings (3 prompts)"
     ]
 
 
@@ -150,6 +162,79 @@ def test_the_best_setting_by_all_prompts_together_may_be_another_one() -> None:
     (aim,) = [aim for aim in reached(summarise_pacing("good", records(times))) if "fixed" in aim.aim]
     assert aim.found == "80% [50%, 80%] of chain4 (2.50x); 100% of the best by all prompts together"
     assert not aim.holds  # the medians decide
+
+
+def final(times: dict[str, list[float]], others: dict[str, list[float]]) -> list[str]:
+    """Aims with fixed settings of a sweep and its final, and what was found."""
+    rows = [*summarise_pacing("good", records(times)), *summarise_pacing(FINAL, records(others))]
+    return [f"{aim.aim}: {aim.found}" for aim in reached(rows) if "fixed" in aim.aim]
+
+
+def test_the_aim_is_judged_where_the_best_of_a_sweep_meet_pacing_on_other_prompts() -> None:
+    sweep = {PLAIN: [1.0] * 3, f"{PLAIN}-a": [0.6] * 3, f"{PLAIN}-a@chain4": [0.4] * 3, f"{PLAIN}-a@tree4": [0.5] * 3}
+    late = {PLAIN: [1.0] * 4, f"{PLAIN}-a": [0.5] * 4, f"{PLAIN}-a@chain4": [0.5] * 4, f"{PLAIN}-a@tree4": [0.45] * 4}
+    assert [aim[:4] for aim in final(sweep, {})] == ["good"]
+    (aim,) = final(sweep, late)
+    assert aim.startswith("final, T=0: a at least 95% of the best of plain decoding and the sweep's 2 best fixed ")
+    assert aim.partition("settings (4 prompts): ")[2] == (
+        "90% [90%, 90%] of tree4 (2.22x); 90% of the best by all prompts together"
+    )
+
+
+def test_the_best_of_a_sweep_are_those_of_a_drafter_at_a_temperature() -> None:
+    rows = []
+    for temperature, times in ((0.0, [0.4, 0.5, 0.3]), (1.0, [0.9, 0.8, 1.2])):
+        settings = {f"{PLAIN}-a@{name}": [t] * 3 for name, t in zip(("chain4", "tree4", "tree8"), times, strict=True)}
+        others = {PLAIN: [1.0] * 3, f"{PLAIN}-a": [0.1] * 3, f"{PLAIN}-b@chain1": [0.2] * 3}
+        rows += summarise_pacing("good", records(others | settings, temperature))
+        rows += summarise_pacing(FINAL, records({PLAIN: [1.0], f"{PLAIN}-a@chain16": [0.1]}, temperature))
+    assert best_settings(rows, "a", 0.0, 2) == ["tree8", "chain4"]
+    assert best_settings(rows, "a", 1.0, 2) == ["tree4", "chain4"]
+    assert best_settings(rows, "c", 1.0, 2) == []
+
+
+def script() -> Any:
+    """`benchmarks/pacing.py`."""
+    place = Path(__file__).resolve().parents[1] / "benchmarks" / "pacing.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_pacing", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_finals_are_on_prompts_of_their_own() -> None:
+    pacing = script()
+    (sweep, _), asked = pacing._groups(pacing.Part.GOOD, (1,), 6, [0.0, 1.0]), []
+    times = {PLAIN: [1.0] * 6, f"{PLAIN}-uag": [0.9] * 6}
+    times |= {f"{PLAIN}-uag@{name}": [0.1 * i] * 6 for i, name in enumerate(sweep.settings, start=1)}
+
+    def ran_so(group: Any) -> list[Record]:
+        asked.append(group)
+        return records(times, 1.0)  # the sweep was broken off after the first of two temperatures
+
+    pacing._rows([sweep], ran_so, 24, 0)
+    (_, late) = asked
+    assert late.temperatures == [1.0]
+    assert late.settings == sweep.settings[:2] == ("chain1", "chain2")
+    assert (sweep.prompts, late.prompts) == (range(6), range(7, 31))  # one warms up
+    assert late.name == "good-uag-final-1"
+    assert [name for name, _ in pacing._settings(late)] == ["uag", "uag@chain1", "uag@chain2"]
+    asked.clear()
+    pacing._rows([sweep], ran_so, 0, 0)
+    assert len(asked) == 1
+
+
+def test_fixed_settings_by_name() -> None:
+    chain, tree = fixed_setting("chain12"), fixed_setting("tree8")
+    assert isinstance(chain, Fixed)
+    assert (chain.bounds.depth, chain.bounds.nodes, chain.bounds.branch) == (12, 12, 1)
+    assert isinstance(tree, Steady)
+    assert tree.nodes == 7  # beside the root
+    for name in ("tree", "chain0", "8", "Tree8", "tree8 "):
+        with pytest.raises(ValueError, match="chainN or treeN"):
+            fixed_setting(name)
 
 
 def test_a_mixture_is_held_against_its_better_half() -> None:

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from anydraft.drafters.protocol import Converts, Drafter, ReadsHidden
 from anydraft.errors import AnydraftError, DraftError, DrafterWarning
@@ -42,6 +42,7 @@ class Crew:
         reads: which hidden states are wanted: "all", "last" or none (None).
         seconds_start: of meeting rows and reading their prompts, so far.
         seconds_last: of the last `propose`, without that.
+        kept: what the pacing keeps of the session, by first row.
     """
 
     def __init__(self, target: Target, drafters: Sequence[Drafter], verification: Verification) -> None:
@@ -50,6 +51,7 @@ class Crew:
         self.verification = verification
         self.names = _told_apart([drafter.name for drafter in drafters])
         self.rows: list[Row] = []
+        self.kept: dict[Row, Any] = {}
         self.seconds_start = self.seconds_last = 0.0
         self._met: list[set[Row]] = [set() for _ in drafters]
         self._readers = {i: drafter for i, drafter in enumerate(drafters) if isinstance(drafter, ReadsHidden)}
@@ -92,6 +94,8 @@ class Crew:
     def leave(self, rows: Sequence[Row]) -> None:
         """Rows are finished, or given up."""
         self.rows = [row for row in self.rows if row not in rows]
+        for row in rows:
+            self.kept.pop(row, None)
         for i in range(len(self.drafters)):
             self._forget(i, rows)
 

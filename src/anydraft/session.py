@@ -178,9 +178,9 @@ class Session:
     def _leave(self, rows: list[Row]) -> None:
         if not rows:
             return
-        self.crew.leave(rows)
         for row in rows:
             row.stats.pacing = self.pacing.report(row) if self.crew.drafters else None
+        self.crew.leave(rows)
         self.active = [row for row in self.active if row not in rows]
         if self.active and self.target.fixed_width is None:
             self.cache.keep_rows([self._cached.index(row) for row in self.active])

@@ -133,10 +133,10 @@ def _best_fixed(rows: Sequence[PacingRow]) -> Iterator[Reached]:
         best = max(fixed, key=lambda other: other.speedup.value)
         share = bootstrap(_share, *([each.ratios[prompt] for prompt in prompts] for each in (row, *fixed)))
         together = row.overall / max(1.0, *(other.overall for other in fixed))
-        settings = f"the sweep's {len(fixed)} best" if row.part == FINAL else f"{len(fixed)} fixed settings"
+        many = f"the sweep's {len(fixed)} best" if row.part == FINAL else f"{len(fixed)}"
         yield Reached(
             aim=f"{row.part}, T={row.temperature:g}: {_drafter(row)} at least {OF_BEST_FIXED:.0%} of the best of plain "
-            f"decoding and {settings}",
+            f"decoding and {many} fixed settings ({len(prompts)} prompts)",
             found=(
                 f"{share:.0%} of {best.contender.partition('@')[2]} ({best.speedup.value:.2f}x)"
                 if best.speedup.value > 1

@@ -30,6 +30,7 @@ class Asked:
             its drafts.
         costly: whether it is not free.
         warm: whether it was asked in the step before, too; again: in that of the same session.
+        broke: whether the drafter broke in it: how long that took says nothing.
     """
 
     which: int
@@ -43,6 +44,7 @@ class Asked:
     costly: bool
     warm: bool
     again: bool
+    broke: bool = False
 
 
 class Asking:
@@ -118,7 +120,8 @@ class Asking:
         seconds = crew.seconds_last + (0.0 if new else reading)
         warm, again = which in self.warm and not new, which in self.before and not new
         allowed = [min(bound.depth, bound.nodes, row.remaining - 1) for row, bound in zip(rows, bounds, strict=True)]
-        asked = Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, True, warm, again)
+        broke = which not in crew.working
+        asked = Asked(which, name, rows, trees, levels, allowed, crew.seconds_last, seconds, True, warm, again, broke)
         if self.at_once:
             self.timed(asked)
         asked.costly = not drafter.free
@@ -135,7 +138,7 @@ class Asking:
 
     def timed(self, asked: Asked) -> None:
         """Learn what a call took."""
-        if asked.which in self.crew.working:  # how long it took to break says nothing
+        if not asked.broke:
             drafter = self.known.drafters[asked.name]
             drafter.called(len(asked.rows), asked.levels, asked.seconds, warm=asked.warm)
             self.known.price(drafter, len(self.rows))

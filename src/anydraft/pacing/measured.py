@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from anydraft.crew import Crew
-from anydraft.growth import Bounds
 from anydraft.pacing.asking import Asking
 from anydraft.pacing.choosing import Choice, Limits, Now, best, wanted
+from anydraft.pacing.course import SEASONED, Course, Standing
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.lessons import learn, learn_nothing, learn_plain
 from anydraft.pacing.probing import due
@@ -34,39 +32,6 @@ LEAST_PROBE = 3
 
 OVERHEAD = 0.01
 """Share of the time that finding out may cost."""
-
-TOGETHER, SEASONED = 4, 24
-"""Steps for which a choice stands, and of which is learned together, once a drafter has made so many drafts: between
-passes of the model Python finds nothing in the caches, and the next of several lessons takes a third of the first."""
-
-
-class Standing(NamedTuple):
-    """A choice that pays, as it was made: at which step, and with what bounds."""
-
-    now: Now
-    choice: Choice
-    bounds: list[Bounds]
-
-
-@dataclass(slots=True)
-class Course:
-    """What one step leaves to the next of the same session.
-
-    Attributes:
-        rows: of the last step.
-        before: drafters that were asked in it.
-        wait: steps until costly drafters are thought of again.
-        idled: steps without anybody asked of which nothing was learned yet.
-        standing: the choice that stands.
-        lessons: steps in which somebody was asked, of which nothing was learned yet.
-    """
-
-    rows: int = 0
-    before: frozenset[int] = frozenset()
-    wait: int = 0
-    idled: int = 0
-    standing: Standing | None = None
-    lessons: list[tuple[Asking, Outcome]] = field(default_factory=list)
 
 
 class Measured:
@@ -108,21 +73,19 @@ class Measured:
         # In the step before, of whatever session: who was asked; and if nobody costly was, and nothing was verified.
         self._warm: frozenset[int] = frozenset()
         self._plainly = False
-        # By first row: several sessions may take turns.
-        self._courses: WeakKeyDictionary[Row, Course] = WeakKeyDictionary()
+        # By first row, for several sessions may take turns. They are kept by their crews, whose rows they know.
+        self._courses: WeakKeyDictionary[Row, ref[Course]] = WeakKeyDictionary()
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """One draft per row, from whoever pays best, or from nobody."""
-        count, known = len(rows), self.known
-        course = self._courses.get(rows[0])
+        count, known, course = len(rows), self.known, self._found(rows[0])
         if course is None or course.rows != count:
-            course = self._courses[rows[0]] = Course(count)
+            course = crew.kept[rows[0]] = Course(count)
+            self._courses[rows[0]] = ref(course)
             known.times.pad(crew.target.padded_width)
-        awake = self._awake(crew)
         if course.standing is not None:
-            if course.standing.choice.which in crew.working and not (awake or known.times.wants_plain(count)):
-                return self._drafted_again(course, course.standing, rows, crew)
-            self._learn(course)
+            return self._drafted_again(course, course.standing, rows, crew)
+        awake = self._awake(crew, known.now)
         waits = course.wait > 0
         course.wait -= waits
         if waits and not awake:
@@ -133,26 +96,12 @@ class Measured:
             return step.drafts  # at times a plain pass, against which the others are measured
         for which in awake:
             step.ask_free(which, self.limits.bounds(count, self.limits.depth, (0.0,)))
-        if waits and not (step.offered or step.costly):
+        offered = step.offered
+        if waits and not (offered or step.costly):
             return step.drafts
         now = Now.of(known, rows)
         step.urgency = now.urgency
-        width, free, offered = 1, [0.0] * count, step.offered
-        if offered:
-            width, tokens = now.best_width(step.chances)
-            if tokens:
-                free = [sum(sorted(row, reverse=True)[: width - 1]) for row in now.valued(step.chances)]
-        choice = None
-        if not waits:
-            choice, value = best(known, now, crew, free, width)
-            now = now._replace(worth=value)
-            if choice is None:
-                choice, course.wait = due(known, now, crew, free)
-                if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:
-                    course.wait = 0  # only in this step, for what free drafters have, no costly one pays
-                step.probing = choice is not None
-                if choice is not None and choice.ledger is not None:
-                    step.ledger = choice.ledger
+        choice, now = self._chosen(course, step, now, waits=waits)
         step.speed = now.worth / count
         if choice is not None:
             name, places = crew.names[choice.which], choice.places
@@ -160,17 +109,13 @@ class Measured:
             if not (step.asked or step.probing) and known.drafters[name].record(rows[0]).drafts >= SEASONED:
                 course.standing = Standing(now, choice, bounds)
             step.ask(choice.which, places, bounds)
-        if not _prunes(crew):
+        if not _prunes(crew) or (choice is None and not offered):
             return step.drafts
         if choice is not None and step.probing:
             # What one row finds out is for all, so that it may be wider than would pay for one alone.
             rate = now.worth * len(choice.places) / count
-            width = worth(step.chances, rate, now.ratios, least=LEAST_PROBE)[0]
-        elif choice is not None:
-            width = now.best_width(step.chances)[0]
-        elif not offered:
-            return step.drafts
-        return step.pruned(width)
+            return step.pruned(worth(step.chances, rate, now.ratios, least=LEAST_PROBE)[0])
+        return step.pruned(now.best_width(step.chances)[0])
 
     def _drafted_again(self, course: Course, standing: Standing, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """Drafts as they were chosen in a step before."""
@@ -180,19 +125,43 @@ class Measured:
         step.ask(choice.which, choice.places, bounds)
         return step.pruned(now.best_width(step.chances)[0]) if _prunes(crew) else step.drafts
 
-    def _awake(self, crew: Crew) -> list[int]:
+    def _chosen(self, course: Course, step: Asking, now: Now, *, waits: bool) -> tuple[Choice | None, Now]:
+        """The costly drafter to ask, to gain or to find out, and what time is worth then; None where nobody is."""
+        known, crew, count = self.known, step.crew, len(step.rows)
+        width, free = 1, [0.0] * count
+        if step.offered:
+            width, tokens = now.best_width(step.chances)
+            if tokens:
+                free = [sum(sorted(row, reverse=True)[: width - 1]) for row in now.valued(step.chances)]
+        if waits:
+            return None, now
+        choice, value = best(known, now, crew, free, width)
+        now = now._replace(worth=value)
+        if choice is None:
+            choice, course.wait = due(known, now, crew, free)
+            if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:
+                course.wait = 0  # only in this step, for what free drafters have, no costly one pays
+            step.probing = choice is not None
+            if choice is not None and choice.ledger is not None:
+                step.ledger = choice.ledger
+        return choice, now
+
+    def _found(self, row: Row) -> Course | None:
+        found = self._courses.get(row)
+        return None if found is None else found()
+
+    def _awake(self, crew: Crew, now: float) -> list[int]:
         """Free drafters that do not rest."""
         found = []
         for which in crew.working:
             drafter = self.known.drafters.get(crew.names[which])
-            if drafter is not None and drafter.free and drafter.awake <= self.known.now:
+            if drafter is not None and drafter.free and drafter.awake <= now:
                 found.append(which)
         return found
 
     def observe(self, outcome: Outcome) -> None:
         """Learn the times of the step, and what its drafts were worth."""
-        known, step = self.known, self._step
-        course = self._courses.get(outcome.rows[0])
+        known, step, course = self.known, self._step, self._found(outcome.rows[0])
         if course is None:
             return  # nobody was to be chosen
         self._step = None
@@ -214,8 +183,7 @@ class Measured:
         if step is None or not step.asked:
             return
         course.lessons.append((step, outcome))
-        last = len(course.lessons) >= TOGETHER or any(row.finish_reason is not None for row in outcome.rows)
-        if last or course.standing is None:
+        if course.full(step, outcome) or self._awake(step.crew, known.now + course.ahead):
             self._learn(course)
 
     def _learn(self, course: Course) -> None:
@@ -234,7 +202,8 @@ class Measured:
             else:
                 learn_nothing(known, step, outcome)
             learning = time.perf_counter() - started
-            known.learning.add(learning)
+            if outcome is lessons[0][1]:  # as long as one by itself
+                known.learning.add(learning)
             if step.costly:
                 # Weighing free drafts is part of asking for them.
                 asking = sum(asked.call if asked.costly else asked.seconds for asked in step.asked)
@@ -243,9 +212,9 @@ class Measured:
 
     def report(self, row: Row) -> PacingReport | None:
         """What was chosen for the row, and the figures on which it was."""
-        course = self._courses.get(row)
+        course = self._found(row)
         if course is not None:
-            self._learn(course)  # the rows were given up
+            self._learn(course)  # of what is to be reported nothing stays unlearned
         return self.known.report(row)
 
 

@@ -55,7 +55,10 @@ class Pacing(Protocol):
         """One draft per row, from one of the crew or from nobody."""
 
     def observe(self, outcome: Outcome) -> None:
-        """Learn from one step."""
+        """Learn from one step, now or with those that follow."""
 
     def report(self, row: Row) -> PacingReport | None:
-        """What was chosen for a row and why; None when there was nothing to choose."""
+        """What was chosen for a row and why; None when there was nothing to choose.
+
+        A session asks before a row leaves, finished or given up: what is to be learned of it is learned then.
+        """
