@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from collections.abc import Sequence
 from typing import cast
 from unittest import mock
@@ -18,7 +20,7 @@ from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.lessons import learn
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
 from anydraft.pacing.serving import Serving
-from anydraft.pacing.urgency import urgency
+from anydraft.pacing.urgency import LEAST_SPARED, RUN, spared, urgency
 from anydraft.row import Row
 from anydraft.tree import DraftTree
 
@@ -65,6 +67,70 @@ def test_a_lead_says_less_where_rows_may_change() -> None:
     """Where drafts gain much texts repeat themselves, and each may start or stop doing so."""
     calm, restless = rows_at(100, 130, passes=100), rows_at(100, 130, passes=25)
     assert urgency(calm, 0.0)[0] > 1.2 * urgency(restless, 0.0)[0]
+
+
+def saved(rows: list[Row], own: float = 0.0) -> float:
+    return spared(rows, urgency(rows, own), own)
+
+
+def test_what_one_of_several_rows_abreast_gains_now_and_then_saves_less() -> None:
+    seldom = [saved(rows_at(*[56] * rows, passes=54)) for rows in (1, 2, 4, 8)]
+    assert seldom == sorted(seldom, reverse=True)
+    assert seldom[0] == 1.0
+    assert seldom[2] < 0.7
+    assert saved(rows_at(56, 56, 56, 56, passes=20)) > 0.85  # where drafts are often right
+    assert saved(rows_at(56, 56, 56, 56, passes=54), own=0.4) == pytest.approx(0.4 + 0.6 * seldom[2])
+    assert saved(rows_at(10, 56, 56, 56, passes=56)) > 0.95  # where it is known which of them will be the last
+    assert saved(rows_at(*[255] * 8, passes=255)) == LEAST_SPARED
+
+
+def test_where_rows_may_stop_by_themselves_nobody_knows_which_is_the_last() -> None:
+    rows = rows_at(56, 56, passes=54)
+    assert saved(rows) < 1.0
+    rows[1].stops = (lambda row: False,)
+    assert saved(rows) == 1.0
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_passes_saved_by_the_slowest_of_rows_that_gain_by_runs(rows: int) -> None:
+    """The rule against drawing it: a fifth more runs for all rows, and how many passes fewer the batch takes."""
+    rng, run, wanted = random.Random(0), round(RUN), 256
+
+    def passes(chance: float) -> float:
+        total = 0
+        for _ in range(1500):
+            slowest = 0
+            for _ in range(rows):
+                tokens = count = 0
+                while tokens < wanted:
+                    tokens += 1 + (run if rng.random() < chance else 0)
+                    count += 1
+                slowest = max(slowest, count)
+            total += slowest
+        return total / 1500
+
+    chance, more = 0.02, 0.024
+    alone = wanted / (1 + run * chance) - wanted / (1 + run * more)
+    gain = run * (chance + more) / 2
+    abreast = rows_at(*[0] * rows)
+    for row in abreast:
+        row.tokens, row.stats.num_passes = [1] * 100, round(100 / (1 + gain))
+        row.params = dataclasses.replace(row.params, max_new_tokens=356)
+    assert (passes(chance) - passes(more)) / alone == pytest.approx(saved(abreast), abs=0.2)
+
+
+def test_free_drafts_of_rows_abreast_are_verified_only_if_they_save_passes() -> None:
+    """In use at one row, of no use where three others would wait: there the free drafter rests."""
+    asked = []
+    for rows in (1, 4):
+        copier = Simulated("copier", right=lambda position: 0.7 if position % 40 == 0 else 0.0, fixed=0.002, step=0.0)
+        world = World([copier], cost=lambda rows, width: 1 + 0.12 * rows * (width - 1) / (1 + 0.1 * rows))
+        pacing = Measured()
+        for _ in range(3):
+            world.run(pacing, 256, rows)
+        report = pacing.known.drafters["copier"]
+        asked.append(report.calls / world.passes)
+    assert asked[1] < asked[0]
 
 
 def test_tokens_gained_count_as_much_as_their_rows() -> None:
@@ -114,7 +180,7 @@ def test_free_drafts_of_a_row_that_is_ahead_make_no_pass_wider(ahead: bool, veri
     assert step is not None
     kept = sum(step.chances[0][: len(drafts[0].tree)])
     given_up = asked.call_args_list[0].args[3][0]  # for a draft of another one
-    assert given_up == pytest.approx(kept * step.urgency[0])
+    assert given_up == pytest.approx(kept * step.urgency[0] * step.spared)
     assert list(step.urgency) == list(Now.of(pacing.known, rows).urgency) != [1.0, 1.0]
     assert (len(drafts[0].tree) > 0) is verified
 

@@ -60,7 +60,7 @@ class Asking:
         costly: whether a drafter was asked that is not free.
         probing: whether drafts are verified to find out; ledger: where what that loses is entered.
         speed: tokens of a row that a plain pass is worth.
-        urgency: per row, what its tokens are worth, 1 on average.
+        urgency: per row, what its tokens are worth, 1 on average; spared: share of that which free drafts save.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Asking:
         self.ledger = known.exploring
         self.speed = 1.0
         self.urgency: Sequence[float] = [1.0] * len(rows)
+        self.spared = 1.0
 
     @property
     def offered(self) -> bool:

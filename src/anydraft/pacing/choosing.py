@@ -19,7 +19,7 @@ from anydraft.pacing.knowledge import FEWEST, TRIAL_LOSS, Knowledge, most_nodes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import LEAST
 from anydraft.pacing.times import EDGES
-from anydraft.pacing.urgency import urgency
+from anydraft.pacing.urgency import spared, urgency
 from anydraft.row import Row
 
 ADVANTAGE, PATIENCE = 0.01, 0.5
@@ -101,6 +101,7 @@ class Now(NamedTuple):
         ratios: by edge, times of a pass over `plain`.
         worth: tokens of all rows that `plain` is worth.
         urgency: of each row, what its tokens are worth, 1 on average.
+        spared: share of that which drafts of now and then save.
     """
 
     rows: Sequence[Row]
@@ -108,13 +109,22 @@ class Now(NamedTuple):
     ratios: Sequence[float]
     worth: float
     urgency: Sequence[float]
+    spared: float = 1.0
 
     @classmethod
     def of(cls, known: Knowledge, rows: Sequence[Row]) -> Now:
         """What is known of it."""
         plain, ratios = known.times.table(len(rows))
         now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, (1.0,))
-        return now if len(rows) == 1 else now._replace(urgency=urgency(rows, min(now.node(0.0), 1.0)))
+        if len(rows) == 1:
+            return now
+        own = min(now.node(0.0), 1.0)
+        urgent = urgency(rows, own)
+        return now._replace(urgency=urgent, spared=spared(rows, urgent, own))
+
+    def of_free(self) -> Now:
+        """The same where drafts of free drafters are all that there is, which come now and then."""
+        return self if self.spared == 1 else self._replace(urgency=[self.spared * each for each in self.urgency])
 
     def valued(self, chances: Sequence[list[float]]) -> Sequence[list[float]]:
         """What the nodes of each row are worth, by their chances."""

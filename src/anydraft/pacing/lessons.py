@@ -118,7 +118,7 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
                 seen += 1
                 committed = row.tokens[outcome.positions[i] - 1 - len(accepted) : outcome.positions[i]]
                 right += _in_hindsight(known, asked, row, tree, committed)
-        gained = step.gained(mine)
+        gained = step.spared * step.gained(mine)
         served, tokens = served + drafts, tokens + gained
         gained -= (passed - 1) * verified / max(1, nodes)
         # Where nobody else was asked, all that was done between the passes was done for free drafters.

@@ -100,7 +100,7 @@ class Measured:
         if waits and not (offered or step.costly):
             return step.drafts
         now = Now.of(known, rows)
-        step.urgency = now.urgency
+        step.urgency, step.spared = now.urgency, now.spared
         choice, now = self._chosen(course, step, now, waits=waits)
         step.speed = now.worth / count
         if choice is not None:
@@ -115,7 +115,7 @@ class Measured:
             # What one row finds out is for all, so that it may be wider than would pay for one alone.
             rate = now.worth * len(choice.places) / count
             return step.pruned(worth(step.chances, rate, now.ratios, least=LEAST_PROBE)[0])
-        return step.pruned(now.best_width(step.chances)[0])
+        return step.pruned((now.of_free() if choice is None else now).best_width(step.chances)[0])
 
     def _drafted_again(self, course: Course, standing: Standing, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """Drafts as they were chosen in a step before."""
@@ -130,9 +130,10 @@ class Measured:
         known, crew, count = self.known, step.crew, len(step.rows)
         width, free = 1, [0.0] * count
         if step.offered:
-            width, tokens = now.best_width(step.chances)
+            alone = now.of_free()
+            width, tokens = alone.best_width(step.chances)
             if tokens:
-                free = [sum(sorted(row, reverse=True)[: width - 1]) for row in now.valued(step.chances)]
+                free = [sum(sorted(row, reverse=True)[: width - 1]) for row in alone.valued(step.chances)]
         if waits:
             return None, now
         choice, value = best(known, now, crew, free, width)

@@ -19,6 +19,9 @@ RUN, SLIGHT = 6.0, 0.02
 """Tokens that come together where drafts are right: so uneven are passes. And tokens beyond one that a pass brings at
 least, as far as nobody knows."""
 
+LEAST_SPARED = 0.25
+"""Share of what its tokens are worth that a row saves at least, however many are abreast."""
+
 CHANGE = 1.0
 """Share of what a row gains by drafts that may change: a text begins to repeat itself, or stops."""
 
@@ -44,3 +47,23 @@ def urgency(rows: Sequence[Row], own: float) -> list[float]:
     last = [math.exp((each - longest) / spread) for each in ahead]
     share = (1 - own) * count / sum(last)
     return [own + share * likely for likely in last]
+
+
+def spared(rows: Sequence[Row], urgency: Sequence[float], own: float) -> float:
+    """Share of what their tokens are worth that rows save which are abreast, by drafts that come now and then.
+
+    Of several rows that may be the last, what one gains that the others do not makes no pass superfluous. Of n rows
+    that gain m tokens each, by runs of `RUN`, the slowest gains less by about log2(n) / 2 standard deviations,
+    sqrt(m RUN). So where each gains one more, that much less than one is saved.
+
+    Args:
+        urgency: as above; own: share of a plain pass that grows with its rows.
+    """
+    if len(rows) == 1 or any(row.stops for row in rows):
+        return 1.0  # nobody knows which of them will be the last
+    tokens, passes = sum(row.position for row in rows), sum(row.stats.num_passes for row in rows)
+    gain = max((tokens / passes if passes else 1.0) - 1, SLIGHT)
+    gained = gain * max(row.remaining for row in rows) / (1 + gain)
+    abreast = sum(urgency) ** 2 / sum(each * each for each in urgency)
+    lost = 0.25 * math.log2(abreast) * math.sqrt(RUN / max(gained, 1.0))
+    return own + (1 - own) * max(1 - lost, LEAST_SPARED)
