@@ -1,7 +1,6 @@
 """The bench does what it says: same work for all, honest arithmetic, errors kept. Nothing here is timed."""
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from scripts import loaded
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -435,11 +435,7 @@ def test_held_out_files_are_chosen_by_their_text(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not CORPUS.exists(), reason="needs recipes/")
 def test_the_training_recipe_holds_out_the_same_files() -> None:
-    spec = importlib.util.spec_from_file_location("corpus", CORPUS)
-    assert spec is not None
-    assert spec.loader is not None
-    corpus = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(corpus)
+    corpus = loaded(CORPUS)
     texts = [f"x = {number}\n" for number in range(2000)]
     assert [held_out(text) for text in texts] == [corpus.held_out(text) for text in texts]
     assert 15 <= sum(map(held_out, texts)) <= 70

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from scripts import loaded
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
@@ -274,16 +273,6 @@ def test_figures_of_known_runs() -> None:
     assert row.bytes_per_token == pytest.approx(8e6 / 12)
 
 
-def script() -> ModuleType:
-    place = Path(__file__).resolve().parents[1] / "benchmarks" / "drafters.py"
-    spec = importlib.util.spec_from_file_location("bench_drafters", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_script_from_folders_to_files(tmp_path: Path) -> None:
     embedded = AutoModelForCausalLM.from_pretrained(models.path("target"))
     network("medusa", embedded).save_pretrained(tmp_path / "medusa")
@@ -292,14 +281,14 @@ def test_the_script_from_folders_to_files(tmp_path: Path) -> None:
     options = ["--medusa", tmp_path / "medusa", "--prompts", prompts, "--limit", 1, "--max-new-tokens", 4]
     options += ["--nodes", 4, "--temperature", 0, "--threads", 1, "--out", tmp_path / "out", "--docs", tmp_path / "doc"]
     options += ["--assistant", "none", "--dtype", "float32"]
-    done = CliRunner().invoke(script().app, list(map(str, options)))
+    done = CliRunner().invoke(loaded("benchmarks/drafters.py").app, list(map(str, options)))
     assert done.exit_code == 0, done.output
     assert "about" in done.output
     assert "| medusa | 4 |" in (tmp_path / "doc.md").read_text()
     summary = json.loads((tmp_path / "doc.summary.json").read_text())
     assert [row["drafter"] for row in summary["rows"]] == ["plain", "lookup", "medusa"]
     assert json.loads((tmp_path / "out" / "provenance.json").read_text())["drafters"]["medusa"]["folder"] == "medusa"
-    wrong = CliRunner().invoke(script().app, ["--nodes", "1"])
+    wrong = CliRunner().invoke(loaded("benchmarks/drafters.py").app, ["--nodes", "1"])
     assert wrong.exit_code != 0
     assert "root included" in wrong.output
 

@@ -6,7 +6,6 @@ Commands are read from the pages and parsed by the very parsers that would run t
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import shlex
@@ -20,6 +19,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 import pytest
+from scripts import loaded
 from typer import Typer
 from typer.main import get_command
 
@@ -48,11 +48,7 @@ def script(path: str) -> Any:
     """The command of a benchmark script, which is imported and not run."""
     file = ROOT / path
     assert file.is_file(), f"there is no {path}"
-    spec = importlib.util.spec_from_file_location(f"shown_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(file)
     if hasattr(module, "app"):
         return get_command(module.app)
     alone = Typer()  # `typer.run(main)` makes such a one

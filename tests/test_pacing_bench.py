@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scripts import loaded
 
 from anydraft.bench import contenders
 from anydraft.bench.contenders import AnydraftContender
@@ -193,19 +192,8 @@ def test_the_best_of_a_sweep_are_those_of_a_drafter_at_a_temperature() -> None:
     assert best_settings(rows, "c", 1.0, 2) == []
 
 
-def script() -> Any:
-    """`benchmarks/pacing.py`."""
-    place = Path(__file__).resolve().parents[1] / "benchmarks" / "pacing.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_pacing", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_finals_are_on_prompts_of_their_own() -> None:
-    pacing = script()
+    pacing: Any = loaded("benchmarks/pacing.py")
     (sweep, _), asked = pacing._groups(pacing.Part.GOOD, (1,), 6, [0.0, 1.0]), []
     times = {PLAIN: [1.0] * 6, f"{PLAIN}-uag": [0.9] * 6}
     times |= {f"{PLAIN}-uag@{name}": [0.1 * i] * 6 for i, name in enumerate(sweep.settings, start=1)}
