@@ -7,7 +7,8 @@
 All contenders of a group decode the same prompt at the same time, a slice of tokens each in turn, plain decoding among
 them, and plain decoding once more to see what chance does. Each warms up on a prompt that is not timed, so that its
 pacing has seen its drafter once. The best of many settings on few prompts is so partly by luck: in part good the best
-two of the sweep meet pacing in a final, on other prompts and more of them. See benchmarks/README.md.
+two of the sweep meet pacing in a final, on other prompts and more of them. With `--processes` the prompts of a group
+are dealt to several processes, one after another. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -35,6 +37,7 @@ from anydraft.bench.pacing_report import (
     reached,
     summarise_pacing,
 )
+from anydraft.bench.processes import dealt, one_after_another
 from anydraft.bench.prompts import PromptSet, begun_again, held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import collect, read_records, wide_console, write_json
@@ -44,6 +47,7 @@ from anydraft.pacing import Pacing
 
 CHAINS, TREES, BATCHES = (1, 2, 4, 8, 16), (4, 8, 16, 32), (1, 2, 4, 8)
 FINALISTS = 2
+RUNS = "runs.jsonl"
 app = typer.Typer(add_completion=False)
 
 
@@ -73,6 +77,7 @@ def main(
     slice_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of a row that a contender decodes at a time; 0: whole runs in turn.")
     ] = 32,
+    processes: Annotated[int, typer.Option(min=1, help="To deal the prompts of a group to, one after another.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for all files of the run.")] = Path("runs/pacing"),
     docs: Annotated[Path | None, typer.Option(help="PREFIX of copies: .md, .summary.json, .provenance.json")] = None,
     again: Annotated[bool, typer.Option("--again", help="Figures of the runs in OUT, without measuring.")] = False,
@@ -87,14 +92,15 @@ def main(
         temperature, final = stored["temperatures"], stored.get("prompts_final") or 0
 
         def records(group: _Group) -> Sequence[Record]:
-            runs = out / group.name / "runs.jsonl"
-            return read_records(runs) if runs.is_file() else []
+            return _found(out / group.name)
 
     else:
         final = final if Part.GOOD in part else 0
+        series = _Series(prompts, 9 * limit + final, dtype, threads, enlarge, mismatched, seed, max_new_tokens,
+                         slice_tokens)  # fmt: skip
         try:
             precision = surround(dtype, threads)
-            chosen = held_out_prompts(limit=9 * limit + final) if prompts == "held-out" else read_prompts(Path(prompts))
+            chosen = _prompts(series)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         needed = limit + 1 + (final + 1 if final else 0)
@@ -103,7 +109,7 @@ def main(
                 f"{needed} prompts are needed (--limit and --final, and one more of each to warm up), got "
                 f"{len(chosen.prompts)}; choose a smaller --limit or --final"
             )
-        bench = Embedded(precision, enlarge, mismatched, seed)
+        bench = _bench(series)
         taken = provenance(
             dtype=precision,
             seed=seed,
@@ -118,6 +124,7 @@ def main(
             parts=[str(one) for one in part],
             batches=batch if Part.BATCH in part else None,
             slice_tokens=slice_tokens or None,
+            processes=processes,
         )
         out.mkdir(parents=True, exist_ok=True)
         (out / "title.txt").write_text(f"Pacing: {bench.name}, {dtype}, {threads} threads\n", "utf-8")
@@ -125,10 +132,15 @@ def main(
 
         def records(group: _Group) -> Sequence[Record]:
             console.print(group.name)
-            plan = _plan(bench, chosen, group, max_new_tokens, seed)
-            turns = InSlices(slice_tokens) if slice_tokens else one_by_one
-            made, folder = _contenders(bench, group), out / group.name
-            return collect(made, plan, out=folder, provenance=taken, console=console, turns=turns)
+            folder, shares = out / group.name, dealt(group.prompts, processes)
+            for old in folder.rglob(RUNS):  # of a measurement before, which may have had more shares
+                old.unlink()
+            calls = [(series, group, share, folder / f"{number}", taken) for number, share in enumerate(shares)]
+            if len(calls) == 1:
+                _measured(*calls[0])
+            else:
+                one_after_another(_measured, calls)
+            return _found(folder)
 
     groups = [group for one in part for group in _groups(one, batch, limit, temperature)]
     rows = _rows(groups, records, final, seed)
@@ -170,6 +182,44 @@ class _Group(NamedTuple):
     def row_part(self) -> str:
         """What its rows are under."""
         return FINAL if self.final else self.part
+
+
+class _Series(NamedTuple):
+    """What all groups are measured with; `most`: prompts of the held-out ones."""
+
+    prompts: str
+    most: int
+    dtype: str
+    threads: int
+    enlarge: float
+    mismatched: Path | None
+    seed: int
+    max_new_tokens: int
+    slice_tokens: int
+
+
+@cache
+def _prompts(series: _Series) -> PromptSet:
+    return held_out_prompts(limit=series.most) if series.prompts == "held-out" else read_prompts(Path(series.prompts))
+
+
+@cache
+def _bench(series: _Series) -> Embedded:
+    return Embedded(surround(series.dtype, series.threads), series.enlarge, series.mismatched, series.seed)
+
+
+def _measured(series: _Series, group: _Group, share: range, folder: Path, taken: dict[str, Any]) -> None:
+    """Decode the prompts of a share, maybe in a process of its own; their runs are in the folder then."""
+    bench, turns = _bench(series), InSlices(series.slice_tokens) if series.slice_tokens else one_by_one
+    plan = _plan(bench, _prompts(series), group, series.max_new_tokens, series.seed)
+    elsewhere = [name for i, (name, _) in zip(group.prompts, plan.prompts, strict=True) if i not in share]
+    plan = plan.without(elsewhere)
+    collect(_contenders(bench, group), plan, out=folder, provenance=taken, console=wide_console(), turns=turns)
+
+
+def _found(folder: Path) -> list[Record]:
+    """The runs of a group, of all its processes."""
+    return [record for runs in sorted(folder.rglob(RUNS)) for record in read_records(runs)]
 
 
 def _rows(

@@ -8,7 +8,7 @@ run that gives another number is recorded as an error, not as a speed.
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -156,9 +156,14 @@ class Plan:
             batch=self.batch,
         )
 
+    def without(self, prompt_ids: Collection[str]) -> Self:
+        """The same, but for some prompts; the others keep their place, and with it seed and order of contenders."""
+        done = {(temperature, prompt_id) for temperature in self.temperatures for prompt_id in prompt_ids}
+        return dataclasses.replace(self, done=self.done | done)
+
     @property
     def runs_per_contender(self) -> int:
-        """Timed runs of each contender."""
+        """Timed runs of each contender, those before included."""
         return len(self.prompts) * len(self.temperatures)
 
 
