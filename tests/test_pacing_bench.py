@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from scripts import loaded
 
-from anydraft.bench import contenders
+from anydraft.bench import contenders, pacing_series
 from anydraft.bench.contenders import AnydraftContender
 from anydraft.bench.fixed_settings import fixed_setting
 from anydraft.bench.measure import Plan, Record, Run, Task, measure
+from anydraft.bench.pacing_groups import Part, groups_of, settings_of
 from anydraft.bench.pacing_report import (
     AGAIN,
     FINAL,
@@ -22,6 +25,8 @@ from anydraft.bench.pacing_report import (
     reached,
     summarise_pacing,
 )
+from anydraft.bench.pacing_series import Series, runs_of
+from anydraft.bench.prompts import Prompt, PromptSet
 from anydraft.bench.slices import InSlices
 from anydraft.pacing import Fixed, Steady
 from anydraft.stats import Stats
@@ -69,6 +74,28 @@ def test_contenders_meet_at_the_same_places_of_the_text() -> None:
     assert steps[:6] == [("a", 2), ("a", 4), ("b", 4), ("b", 8), ("a", 6), ("a", 8)]  # b begins the second slice
     assert steps[6:] == [("b", 4), ("a", 2), ("a", 4), ("a", 6), ("a", 8), ("b", 8)]  # b begins the second prompt
     assert all(record.run is not None for record in records)
+
+
+def test_prompts_meet_the_same_in_any_share_of_a_plan() -> None:
+    whole = Plan(
+        prompts=[(name, [1]) for name in "pqrst"],
+        temperatures=[0.0, 1.0],
+        max_new_tokens=8,
+        warm_up=[9],
+        seed=5,
+    )
+
+    def taken(some: Plan) -> list[Any]:
+        found = []
+        for record in measure([Stepping("a", [], 2), Stepping("b", [], 4)], some, InSlices(4)):
+            found.append((record.task.temperature, record.prompt_id, record.contender, record.task.seed))
+        return found
+
+    first, second = taken(whole.without({*"rst"})), taken(whole.without({*"pq"}))
+    assert len(first) == 8
+    assert [whole.without({*names}).runs_left for names in ("", "pq", "pqrstu")] == [10, 6, 0]
+    assert sorted(first + second) == sorted(taken(whole))
+    assert [place for place in taken(whole) if place[1] in "rst"] == second  # who begins, too
 
 
 def test_slices_of_a_batch_are_of_all_its_rows() -> None:
@@ -194,7 +221,7 @@ def test_the_best_of_a_sweep_are_those_of_a_drafter_at_a_temperature() -> None:
 
 def test_finals_are_on_prompts_of_their_own() -> None:
     pacing: Any = loaded("benchmarks/pacing.py")
-    (sweep, _), asked = pacing._groups(pacing.Part.GOOD, (1,), 6, [0.0, 1.0]), []
+    (sweep, _), asked = groups_of(Part.GOOD, (1,), 6, [0.0, 1.0]), []
     times = {PLAIN: [1.0] * 6, f"{PLAIN}-uag": [0.9] * 6}
     times |= {f"{PLAIN}-uag@{name}": [0.1 * i] * 6 for i, name in enumerate(sweep.settings, start=1)}
 
@@ -208,10 +235,46 @@ def test_finals_are_on_prompts_of_their_own() -> None:
     assert late.settings == sweep.settings[:2] == ("chain1", "chain2")
     assert (sweep.prompts, late.prompts) == (range(6), range(7, 31))  # one warms up
     assert late.name == "good-uag-final-1"
-    assert [name for name, _ in pacing._settings(late)] == ["uag", "uag@chain1", "uag@chain2"]
+    assert [name for name, _ in settings_of(late)] == ["uag", "uag@chain1", "uag@chain2"]
     asked.clear()
     pacing._rows([sweep], ran_so, 0, 0)
     assert len(asked) == 1
+
+
+class Untaken:
+    """Models of which nothing is asked."""
+
+
+def test_a_group_is_measured_in_shares_and_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the processes' work done here; new measurements drop what those before them left."""
+    prompts = PromptSet("few", tuple(Prompt(name, name) for name in "pqrst"))
+    whole = Plan(prompts=[(name, [1]) for name in "pqrs"], temperatures=[0.0], max_new_tokens=8, warm_up=[9])
+    monkeypatch.setattr(pacing_series, "contenders_of", lambda bench, group: [Stepping("a", [], 2)])
+    monkeypatch.setattr(pacing_series, "plan_of", lambda *arguments: whole)
+    monkeypatch.setattr(Series, "bench", lambda series: Untaken())
+    monkeypatch.setattr(pacing_series, "one_after_another", lambda work, calls: [work(*call) for call in calls])
+    series = Series(prompts=prompts, dtype="float32", threads=1, enlarge=0.0, mismatched=None, seed=0,
+                    max_new_tokens=8, slice_tokens=4)  # fmt: skip
+    (group,) = groups_of(Part.MIXED, (1,), 4, [0.0])
+    folder = tmp_path / "mixed"
+
+    def found() -> list[str]:
+        return [record.prompt_id for record in runs_of(group, tmp_path)]
+
+    assert found() == []
+    for processes, folders in ((3, ["0", "1", "2"]), (1, ["0"]), (2, ["0", "1"])):
+        series.measure(group, tmp_path, {"run": processes}, processes=processes)
+        assert found() == [*"pqrs"]
+        assert sorted(path.parent.name for path in folder.glob("*/runs.jsonl")) == folders
+    (folder / "1" / "runs.jsonl").rename(folder / "runs.jsonl")  # as of measurements in one process, formerly
+    assert sorted(found()) == [*"pqrs"]
+    for path in folder.rglob("runs.jsonl"):
+        path.unlink()
+    for number in range(12):
+        (folder / f"{number}").mkdir(exist_ok=True)
+        record = Record(prompt_id=str(number), contender="a", task=TASK, run=ran(1.0))
+        (folder / f"{number}" / "runs.jsonl").write_text(json.dumps(record.to_dict()) + "\n", "utf-8")
+    assert found() == [str(number) for number in range(12)]
 
 
 def test_fixed_settings_by_name() -> None:
@@ -230,3 +293,9 @@ def test_a_mixture_is_held_against_its_better_half() -> None:
     for seconds, holds in ((0.45, True), (0.6, False)):
         aims = found("mixed", times | {f"{PLAIN}-lookup+redrafter": [seconds] * 3})
         assert aims["lookup+redrafter at least as fast as the better of the two"] is holds
+
+
+def test_a_mixture_is_held_against_its_better_half_by_prompt_too() -> None:
+    times = {PLAIN: [1.0] * 3, f"{PLAIN}-lookup": [0.5, 0.4, 0.25], f"{PLAIN}-lookup+redrafter": [0.4, 0.5, 0.2]}
+    (aim,) = [aim for aim in reached(summarise_pacing("mixed", records(times))) if "better" in aim.aim]
+    assert aim.found == "2.50x against 2.50x (lookup); by prompt 1.25 [0.80, 1.25]"

@@ -8,7 +8,7 @@ run that gives another number is recorded as an error, not as a speed.
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,7 +128,7 @@ class Plan:
 
     Warming up takes as many tokens unless told otherwise. The judge, where given, scores every sampled text after its
     run. With a batch > 1 every "prompt" is that many prompts, decoded together, under one id; the warm-up too. What is
-    `done`, as (temperature, prompt id), was measured before and is left out.
+    `done`, as (temperature, prompt id), is measured elsewhere, or was before, and is left out.
     """
 
     prompts: Sequence[tuple[str, Tokens]]
@@ -156,15 +156,20 @@ class Plan:
             batch=self.batch,
         )
 
-    def without(self, prompt_ids: Collection[str]) -> Self:
+    def without(self, prompt_ids: AbstractSet[str]) -> Self:
         """The same, but for some prompts; the others keep their place, and with it seed and order of contenders."""
         done = {(temperature, prompt_id) for temperature in self.temperatures for prompt_id in prompt_ids}
         return dataclasses.replace(self, done=self.done | done)
 
     @property
     def runs_per_contender(self) -> int:
-        """Timed runs of each contender, those before included."""
+        """Timed runs of each contender, with those that are done."""
         return len(self.prompts) * len(self.temperatures)
+
+    @property
+    def runs_left(self) -> int:
+        """Timed runs of each contender that are not done."""
+        return sum((each, prompt_id) not in self.done for each in self.temperatures for prompt_id, _ in self.prompts)
 
 
 Started = Callable[[str, str], None]

@@ -168,9 +168,11 @@ def _mixed(rows: Sequence[PacingRow]) -> Iterator[Reached]:
         if row.part != "mixed" or len(members) < 2 or not single:
             continue
         best = max(single, key=lambda other: other.speedup.value)
+        shared = [row.ratios[prompt] / best.ratios[prompt] for prompt in row.ratios if prompt in best.ratios]
+        beside = f"; by prompt {bootstrap(_median, shared)}" if shared else ""
         yield Reached(
             aim=f"mixed, T={row.temperature:g}: {_drafter(row)} at least as fast as the better of the two",
-            found=f"{row.speedup.value:.2f}x against {best.speedup.value:.2f}x ({_drafter(best)})",
+            found=f"{row.speedup.value:.2f}x against {best.speedup.value:.2f}x ({_drafter(best)}){beside}",
             holds=row.speedup.value >= best.speedup.value,
         )
 

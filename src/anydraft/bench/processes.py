@@ -8,22 +8,30 @@ dealt to several processes average over that, too.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 
 def dealt(places: range, count: int) -> list[range]:
-    """Places in so many runs of about the same length, in order; fewer where there are not so many."""
+    """Places in so many runs of about the same length, in order; fewer where there are not so many.
+
+    Raises:
+        ValueError: the count is below 1.
+    """
     if count < 1:
         raise ValueError(f"need at least 1 process, got {count}")
     count = min(count, len(places))
-    bounds = [len(places) * i // count for i in range(count + 1)]
+    bounds = [len(places) * i // max(count, 1) for i in range(count + 1)]
     return [places[start:stop] for start, stop in pairwise(bounds)]
 
 
 def one_after_another(work: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> bool:
-    """Do each call in a new Python process, which imports what it needs anew; Ctrl-C lets the one at hand end.
+    """Make each call in a new Python process, which imports what it needs anew.
+
+    Ctrl-C, which a terminal gives to both, lets the process at hand end and begins no other; a second one stops it.
 
     Args:
         work: a function of a module, so that the process can find it; on Ctrl-C it returns early with what it has.
@@ -33,26 +41,32 @@ def one_after_another(work: Callable[..., None], calls: Sequence[tuple[Any, ...]
         whether all were made.
 
     Raises:
-        RuntimeError: a process ended with an error, which it has shown. Later calls are not made.
+        RuntimeError: a process ended with an error. Later calls are not made.
+        KeyboardInterrupt: it was pressed twice, or before the work could return early.
     """
     context = multiprocessing.get_context("spawn")
     for number, arguments in enumerate(calls, start=1):
-        process = context.Process(target=work, args=arguments)
+        process = context.Process(target=work, args=arguments, daemon=True)
         process.start()
-        interrupted = _joined(process)
-        if process.exitcode and not interrupted:
-            raise RuntimeError(f"process {number} of {len(calls)} ended with status {process.exitcode}")
-        if interrupted:
-            return False
-    return True
-
-
-def _joined(process: Any) -> bool:
-    """Wait for a process; whether there was a Ctrl-C, which the terminal gives to both."""
-    interrupted = False
-    while process.is_alive():
         try:
             process.join()
         except KeyboardInterrupt:
-            interrupted = True
-    return interrupted
+            _join_or_stop(process)
+            if process.exitcode:
+                raise
+            return False
+        if process.exitcode:
+            raise RuntimeError(f"process {number} of {len(calls)} ended with {_status(process.exitcode)}")
+    return True
+
+
+def _join_or_stop(process: BaseProcess) -> None:
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.join()
+
+
+def _status(code: int) -> str:
+    return f"status {code}" if code > 0 else f"signal {signal.Signals(-code).name}"

@@ -63,7 +63,7 @@ def collect(
         console=console,
     )
     with bar, (out / "runs.jsonl").open("w", encoding="utf-8") as lines:
-        task = bar.add_task("warm-up", total=(plan.runs_per_contender - len(plan.done)) * len(contenders))
+        task = bar.add_task("warm-up", total=plan.runs_left * len(contenders))
         shown = dataclasses.replace(
             plan, on_start=lambda prompt, contender: bar.update(task, description=f"{contender} on {prompt}")
         )
