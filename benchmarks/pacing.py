@@ -68,6 +68,16 @@ def main(
         try:
             surround(dtype, threads)
             chosen = held_out_prompts(limit=9 * limit + final) if prompts == "held-out" else read_prompts(Path(prompts))
+            series = Series(
+                prompts=chosen,
+                dtype=dtype,
+                threads=threads,
+                enlarge=enlarge,
+                mismatched=mismatched,
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                slice_tokens=slice_tokens,
+            )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         needed = limit + 1 + (final + 1 if final else 0)
@@ -76,16 +86,6 @@ def main(
                 f"{needed} prompts are needed (--limit and --final, and one more of each to warm up), got "
                 f"{len(chosen.prompts)}; choose a smaller --limit or --final"
             )
-        series = Series(
-            prompts=chosen,
-            dtype=dtype,
-            threads=threads,
-            enlarge=enlarge,
-            mismatched=mismatched,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            slice_tokens=slice_tokens,
-        )
         bench = series.bench()
         taken = provenance(
             dtype=bench.dtype,

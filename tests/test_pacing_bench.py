@@ -241,6 +241,18 @@ def test_finals_are_on_prompts_of_their_own() -> None:
     assert len(asked) == 1
 
 
+def series_of(prompts: PromptSet) -> Series:
+    return Series(prompts=prompts, dtype="float32", threads=1, enlarge=0.0, mismatched=None, seed=0, max_new_tokens=8,
+                  slice_tokens=4)  # fmt: skip
+
+
+def test_prompts_of_one_id_are_refused_for_runs_are_told_apart_by_it() -> None:
+    prompts = tuple(Prompt(name, name) for name in ("p", "q", "p"))
+    with pytest.raises(ValueError, match="prompt id 'p' of few comes 2 times"):
+        series_of(PromptSet("few", prompts))
+    series_of(PromptSet("none", ()))  # whoever asks for some will say so
+
+
 class Untaken:
     """Models of which nothing is asked."""
 
@@ -253,8 +265,7 @@ def test_a_group_is_measured_in_shares_and_read_as_one(tmp_path: Path, monkeypat
     monkeypatch.setattr(pacing_series, "plan_of", lambda *arguments: whole)
     monkeypatch.setattr(Series, "bench", lambda series: Untaken())
     monkeypatch.setattr(pacing_series, "one_after_another", lambda work, calls: [work(*call) for call in calls])
-    series = Series(prompts=prompts, dtype="float32", threads=1, enlarge=0.0, mismatched=None, seed=0,
-                    max_new_tokens=8, slice_tokens=4)  # fmt: skip
+    series = series_of(prompts)
     (group,) = groups_of(Part.MIXED, (1,), 4, [0.0])
     folder = tmp_path / "mixed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ class Series:
         seed: of all that is random.
         max_new_tokens: of every prompt.
         slice_tokens: tokens of a row that a contender decodes at a time; 0 for whole runs in turn.
+
+    Raises:
+        ValueError: an id of a prompt comes twice: runs are told apart by it.
     """
 
     prompts: PromptSet
@@ -41,6 +45,11 @@ class Series:
     seed: int
     max_new_tokens: int
     slice_tokens: int
+
+    def __post_init__(self) -> None:
+        [(most, times)] = Counter(prompt.id for prompt in self.prompts.prompts).most_common(1) or [("", 1)]
+        if times > 1:
+            raise ValueError(f"prompt id {most!r} of {self.prompts.source} comes {times} times; give each its own")
 
     def bench(self) -> Embedded:
         """Make the models."""

@@ -44,11 +44,11 @@ class PromptSet:
 def read_prompts(path: Path, limit: int | None = None) -> PromptSet:
     """Read a file of `{"id": ..., "turns": [...]}` lines; the first turn is the prompt.
 
-    Raises ValueError for a missing file, for lines of another form, and for an id that comes twice.
+    Raises ValueError for a missing file and for lines of another form.
     """
     if not path.is_file():
         raise ValueError(f"{path} is no file of prompts; give a .jsonl file, or held-out for Python files")
-    prompts, known = [], set()
+    prompts = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
@@ -58,9 +58,6 @@ def read_prompts(path: Path, limit: int | None = None) -> PromptSet:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             message = f'{path} line {number}: expected {{"id": ..., "turns": [...]}}, got {line[:80]!r}'
             raise ValueError(message) from error
-        if prompts[-1].id in known:
-            raise ValueError(f"{path} line {number}: id {prompts[-1].id!r} comes twice; give each prompt its own")
-        known.add(prompts[-1].id)
     return PromptSet(path.name, tuple(prompts[:limit]))
 
 
