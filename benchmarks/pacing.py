@@ -24,6 +24,7 @@ from anydraft.bench.measure import Record
 from anydraft.bench.pacing_groups import Group, Part, finals_of, groups_of
 from anydraft.bench.pacing_report import PacingRow, pacing_table, reached, summarise_pacing
 from anydraft.bench.pacing_series import Series, runs_of
+from anydraft.bench.processes import ProcessBroke
 from anydraft.bench.prompts import held_out_prompts, read_prompts
 from anydraft.bench.provenance import provenance
 from anydraft.bench.session import wide_console, write_json
@@ -115,7 +116,7 @@ def main(
         if not again:
             try:
                 series.measure(group, out, taken, bench=shared, processes=processes)
-            except RuntimeError as failure:  # the other groups may do
+            except ProcessBroke as failure:  # the other groups may do
                 broken.append(f"{group.name}: {failure}; figures are of what was measured before")
         return runs_of(group, out)
 

@@ -47,9 +47,9 @@ class Series:
     slice_tokens: int
 
     def __post_init__(self) -> None:
-        [(most, times)] = Counter(prompt.id for prompt in self.prompts.prompts).most_common(1) or [("", 1)]
-        if times > 1:
-            raise ValueError(f"prompt id {most!r} of {self.prompts.source} comes {times} times; give each its own")
+        for name, times in Counter(prompt.id for prompt in self.prompts.prompts).most_common(1):
+            if times > 1:
+                raise ValueError(f"prompt id {name!r} of {self.prompts.source} comes {times} times; give each its own")
 
     def bench(self) -> Embedded:
         """Make the models."""
@@ -65,7 +65,7 @@ class Series:
             bench: models for a single process, this one; new processes make their own.
 
         Raises:
-            RuntimeError: a process ended with an error; what was measured before is there.
+            ProcessBroke: a new process ended with an error; what was measured before is there.
         """
         folder = out / group.name
         for old in _folders(folder):  # of a measurement before, which may have had more processes

@@ -28,7 +28,11 @@ def dealt(places: range, count: int) -> list[range]:
     return [places[start:stop] for start, stop in pairwise(bounds)]
 
 
-def one_after_another(work: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> bool:
+class ProcessBroke(RuntimeError):
+    """A process ended with an error."""
+
+
+def one_after_another(work: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
     """Make each call in a new Python process, which imports what it needs anew.
 
     Ctrl-C, which a terminal gives to both, lets the process at hand end and begins no other; a second one stops it.
@@ -37,11 +41,8 @@ def one_after_another(work: Callable[..., None], calls: Sequence[tuple[Any, ...]
         work: a function of a module, so that the process can find it; on Ctrl-C it returns early with what it has.
         calls: its arguments, which can be pickled.
 
-    Returns:
-        whether all were made.
-
     Raises:
-        RuntimeError: a process ended with an error. Later calls are not made.
+        ProcessBroke: a process ended with an error. Later calls are not made.
         KeyboardInterrupt: it was pressed twice, or before the work could return early.
     """
     context = multiprocessing.get_context("spawn")
@@ -54,10 +55,9 @@ def one_after_another(work: Callable[..., None], calls: Sequence[tuple[Any, ...]
             _join_or_stop(process)
             if process.exitcode:
                 raise
-            return False
+            return
         if process.exitcode:
-            raise RuntimeError(f"process {number} of {len(calls)} ended with {_status(process.exitcode)}")
-    return True
+            raise ProcessBroke(f"process {number} of {len(calls)} ended with {_status(process.exitcode)}")
 
 
 def _join_or_stop(process: BaseProcess) -> None:
