@@ -12,7 +12,6 @@ from anydraft.pacing.draft_times import DraftTimes
 from anydraft.pacing.experience import Form, Record
 from anydraft.pacing.frailty import Frailty
 from anydraft.pacing.reach import GUESSED, LEAST, NONE, Hazards, Path, Reach
-from anydraft.pacing.serving import Serving
 from anydraft.pacing.times import EDGES, PassTimes
 from anydraft.tree import DraftTree
 
@@ -91,7 +90,7 @@ def test_drafts_that_are_right_to_their_ends_go_on_whatever_they_state() -> None
     reach = Reach()
     for _ in range(20):
         saw(reach, levels([0.8**level for level in range(12)]), 12, 12)
-    before, after = (hazards.least_masses(0.5, 20) for hazards in (GUESSED, reach.hazards()))
+    before, after = (hazards.least_masses(0.5, [1.0] * 20) for hazards in (GUESSED, reach.hazards()))
     assert after[11] < 0.05 < 0.5 < before[11]
     assert list(after) == sorted(after)
 
@@ -104,7 +103,7 @@ def test_a_row_that_ends_less_often_than_others_is_drafted_further() -> None:
         saw(reach, tree, 6, right_in_a_row(rng, 0.6, 6), frail)
     hazards = reach.hazards()
     assert tough.factor() < 0.6 < 1.2 < frail.factor()
-    deep, shallow = (hazards.least_masses(0.4, 8, row.factor()) for row in (tough, frail))
+    deep, shallow = (hazards.least_masses(0.4, [1.0] * 8, row.factor()) for row in (tough, frail))
     assert all(a < b for a, b in zip(deep, shallow, strict=True))
 
 
@@ -126,8 +125,8 @@ def test_a_rows_factor_is_on_what_is_stated_only_where_that_foretells(doubts_hol
         frailty.observe(hazards.along(path).together, ended=path.ended)
     assert frailty.factor() < 0.8
     assert reach.frailties(0.5) == ((0.5, 1.0) if doubts_hold else (0.5, 0.5))
-    unlike = [hazards.least_masses(0.4, 8, 0.5, of_stated)[3] for of_stated in (0.5, 1.0)]
-    assert unlike[0] < unlike[1] < hazards.least_masses(0.4, 8)[3]
+    unlike = [hazards.least_masses(0.4, [1.0] * 8, 0.5, of_stated)[3] for of_stated in (0.5, 1.0)]
+    assert unlike[0] < unlike[1] < hazards.least_masses(0.4, [1.0] * 8)[3]
 
 
 @pytest.mark.parametrize(("accepted", "ended"), [(4, False), (2, True), (0, True)])
@@ -162,10 +161,10 @@ def test_a_draft_that_is_full_and_right_has_not_ended() -> None:
     tree = DraftTree((1,) * 3, (-1, 0, 1), levels=4, masses=(1.0, 0.6, 0.55, 0.5))
     for _ in range(300):
         saw(reach, tree, 3, 1)
-    assert reach.hazards().least_masses(0.3, 4)[1] > 0.7
+    assert reach.hazards().least_masses(0.3, [1.0] * 4)[1] > 0.7
     for _ in range(300):
         saw(reach, tree, 3, 3)
-    assert reach.hazards().least_masses(0.3, 4)[3] < 0.1
+    assert reach.hazards().least_masses(0.3, [1.0] * 4)[3] < 0.1
 
 
 def test_tokens_of_a_level() -> None:
@@ -178,7 +177,7 @@ def test_tokens_of_a_level() -> None:
         saw(uncounted, DraftTree((1,) * 4, (-1, 0, 1, 2)), 4, 2, wanted=90)
     assert shorter.hazards().tokens == pytest.approx(0.5, abs=0.05)
     assert ending.hazards().tokens == uncounted.hazards().tokens == 1
-    assert Hazards(tokens=0.5).least_masses(0.5, 3) == (NONE,) * 3 != Hazards().least_masses(0.5, 3)
+    assert Hazards(tokens=0.5).least_masses(0.5, [1.0] * 3) == (NONE,) * 3 != Hazards().least_masses(0.5, [1.0] * 3)
 
 
 def test_a_last_level_of_which_nothing_is_stated_is_no_end() -> None:
@@ -190,11 +189,11 @@ def test_a_last_level_of_which_nothing_is_stated_is_no_end() -> None:
 
 
 def test_no_level_is_worth_more_than_a_token() -> None:
-    assert GUESSED.least_masses(2.0, 3) == (NONE,) * 3
+    assert GUESSED.least_masses(2.0, [1.0] * 3) == (NONE,) * 3
     reach = Reach()
     for _ in range(200):
         saw(reach, levels([1.0, 0.95, 0.95]), 3, 3)
-    assert reach.hazards().least_masses(0.02, 3) == (LEAST,) * 3
+    assert reach.hazards().least_masses(0.02, [1.0] * 3) == (LEAST,) * 3
 
 
 def test_a_draft_that_was_not_verified_is_judged_in_hindsight() -> None:
@@ -210,20 +209,6 @@ def test_a_draft_that_was_not_verified_is_judged_in_hindsight() -> None:
     for _ in range(50):
         wrong.observe(chain, [0], depth=2)
     assert wrong.probabilities(chain)[1] < 0.15
-
-
-def test_what_a_second_is_worth_with_a_free_drafter() -> None:
-    """Half of the steps copy twelve tokens in 1.4 passes; drafts of four tokens in 3.5 passes make the whole slower."""
-    serving = Serving()
-    for step in range(400):
-        serving.add(*((1.0, 12.0, 1.4) if step % 2 else (0.0, 0.0, 1.0)))
-    assert serving.speed == pytest.approx(14 / 2.4, rel=0.05)
-    assert serving.with_other(5.0, 3.5) == pytest.approx(18 / 4.9, rel=0.05)
-    assert serving.with_other(5.0, 3.5) < serving.speed
-    # Where it seldom has anything, the same drafts are worth their time.
-    for step in range(400):
-        serving.add(*((1.0, 2.0, 1.4) if step % 20 == 0 else (0.0, 0.0, 1.0)))
-    assert serving.with_other(5.0, 3.5) > serving.speed
 
 
 def test_slow_first_drafts_are_forgotten_and_strays_count_little() -> None:

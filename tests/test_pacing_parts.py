@@ -531,10 +531,12 @@ def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_
     draft = Expected(0.5, 2.0, 3.0)
     found = []
     for drafts in (2, 10, 50):
-        found.append(may_pay(known, now, drafter, draft, record, drafts))
+        found.append(may_pay(known, now, 0, drafter, draft, record, drafts))
     assert found == [True, True, False]
-    assert may_pay(known, now, drafter, Expected(2.5, 6.0, 7.0), record, 50)  # it would pay as it is
-    assert not may_pay(known, now, drafter, Expected(0.0, 2.0, 3.0), record, 2)  # never right: no matter of luck
+    assert may_pay(known, now, 0, drafter, Expected(2.5, 6.0, 7.0), record, 50)  # it would pay as it is
+    assert not may_pay(known, now, 0, drafter, Expected(0.0, 2.0, 3.0), record, 2)  # never right: no matter of luck
+    assert may_pay(known, now, 0, drafter, Expected(2.5, 6.0, 7.0), record, 50, 0.1)
+    assert not may_pay(known, now, 0, drafter, Expected(2.5, 6.0, 7.0), record, 50, 9.0)  # what is free is better
 
 
 def test_passes_of_a_mean_width_take_what_lies_between() -> None:

@@ -158,8 +158,8 @@ def test_a_step_is_judged_by_what_its_rows_tokens_are_worth() -> None:
     passed = known.seconds(2, 5)
     assert known.safety.debt == pytest.approx(passed - 2)  # four tokens of one row of two, by half: one more than plain
     served = Serving()
-    served.add(0.5, 1.0, passed)
-    assert known.serving(rows[0]).with_other(1.0, 1.0) == pytest.approx(served.with_other(1.0, 1.0))
+    served.add(0.5, 1.0, passed, 0.5)
+    assert known.serving(rows[0]).with_other(1.0) == pytest.approx(served.with_other(1.0))
 
 
 @pytest.mark.parametrize(("ahead", "verified"), [(False, True), (True, False)])
@@ -198,7 +198,7 @@ def test_several_rows_are_expected_to_gain_no_more_than_their_nodes() -> None:
         record.runs.add(11, 13, 11, ended=False)
     choice, _ = best(known, Now.of(known, rows), cast(Crew, world), [0.0] * 4, 1)
     assert choice is not None
-    assert 4 * 10 < choice.tokens < 4 * 13
+    assert 4 * 10 < choice.tokens(Now.of(known, rows), [0.0] * 4) < 4 * 13
     known.state(rows[0]).rows = 4
     known.state(rows[0]).report.steps["writer"] = 1
     report = known.report(rows[0])
@@ -220,11 +220,10 @@ def test_the_row_that_is_behind_is_drafted_for_first_and_further() -> None:
     for _ in range(20):
         record.runs.add(1, 3, 4, ended=True)
     now = Now.of(known, rows)
-    choice, worth = best(known, now, cast(Crew, world), [0.0, 0.0], 1)
+    choice, now = best(known, now, cast(Crew, world), [0.0, 0.0], 1)
     assert choice is not None
     assert choice.places == [1]
-    assert choice.tokens == pytest.approx(2 + now.urgency[1] * known.expected(rows[1], "writer").gain)
-    now = now._replace(worth=worth)
+    assert choice.tokens(now, [0.0, 0.0]) == pytest.approx(2 + now.urgency[1] * known.expected(rows[1], "writer").gain)
     ahead, behind = (wanted(known, now, "writer", place, 2, LIMITS, probing=False) for place in (0, 1))
     assert all(a > b for a, b in zip(ahead.min_masses, behind.min_masses, strict=True))
 

@@ -13,6 +13,7 @@ from anydraft.pacing.experience import Experience
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.protocol import NO_DRAFT, Draft
 from anydraft.pacing.pruning import kept
+from anydraft.pacing.serving import EVEN, Gap
 from anydraft.row import Row
 from anydraft.tree import DraftTree
 
@@ -56,11 +57,12 @@ class Asking:
 
     Attributes:
         asked: the calls so far.
-        drafts, chances: per row the draft that promises most, and the probabilities of its nodes.
+        drafts, chances: per row the draft that promises most, and what its nodes are expected to bring.
         costly: whether a drafter was asked that is not free.
         probing: whether drafts are verified to find out; ledger: where what that loses is entered.
         speed: tokens of a row that a plain pass is worth.
         urgency: per row, what its tokens are worth, 1 on average; spared: share of that which free drafts save.
+        gaps: per row, what its tokens are worth by their place.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Asking:
         self.speed = 1.0
         self.urgency: Sequence[float] = [1.0] * len(rows)
         self.spared = 1.0
+        self.gaps: Sequence[Gap] = [EVEN] * len(rows)
 
     @property
     def offered(self) -> bool:
@@ -92,6 +95,18 @@ class Asking:
     def gained(self, accepted: Sequence[float]) -> float:
         """What so many tokens of each row are worth, in tokens of a row."""
         return sum(urgent * tokens for urgent, tokens in zip(self.urgency, accepted, strict=True)) / len(accepted)
+
+    def committed(self, accepted: Sequence[int], otherwise: Gap | None = None) -> float:
+        """What the tokens of the step are worth if so many of each row's draft were kept, in tokens of a row.
+
+        Args:
+            otherwise: a gap with other worths.
+        """
+        found = 0.0
+        gaps = [gap if gap is EVEN or otherwise is None else otherwise for gap in self.gaps]
+        for gap, urgent, tokens in zip(gaps, self.urgency, accepted, strict=True):
+            found += gap.own + urgent * (gap.committed(1 + tokens) - gap.own)
+        return found / len(accepted)
 
     def ask_free(self, which: int, bounds: Bounds) -> None:
         """Ask a free drafter about all rows; its time is that of asking and of weighing what it says."""
@@ -134,6 +149,9 @@ class Asking:
             belief = drafter.record(row).belief
             frailty = belief.frailty(self.known.form(row, name).frailty_nodes)
             likely = belief.probabilities(tree, frailty, least)
+            if self.gaps[i] is not EVEN:
+                worth = [self.gaps[i].token(depth) for depth in range(tree.depth + 1)]
+                likely = [chance * worth[depth] for chance, depth in zip(likely, tree.depths, strict=True)]
             if self.probing or sum(likely) > sum(self.chances[i]):
                 self.drafts[i], self.chances[i] = Draft(tree, which), likely
 

@@ -18,6 +18,7 @@ from anydraft.pacing import pruning
 from anydraft.pacing.knowledge import FEWEST, TRIAL_LOSS, Knowledge, most_nodes
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.reach import LEAST
+from anydraft.pacing.serving import EVEN, Gap
 from anydraft.pacing.times import EDGES
 from anydraft.pacing.urgency import spared, urgency
 from anydraft.row import Row
@@ -102,6 +103,7 @@ class Now(NamedTuple):
         worth: tokens of all rows that `plain` is worth.
         urgency: of each row, what its tokens are worth, 1 on average.
         spared: share of that which drafts of now and then save.
+        gaps: of each row, what its tokens are worth by their place after the last one.
     """
 
     rows: Sequence[Row]
@@ -110,12 +112,13 @@ class Now(NamedTuple):
     worth: float
     urgency: Sequence[float]
     spared: float = 1.0
+    gaps: Sequence[Gap] = ()
 
     @classmethod
     def of(cls, known: Knowledge, rows: Sequence[Row]) -> Now:
         """What is known of it."""
         plain, ratios = known.times.table(len(rows))
-        now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, (1.0,))
+        now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, (1.0,), gaps=(EVEN,) * len(rows))
         if len(rows) == 1:
             return now
         own = min(now.node(0.0), 1.0)
@@ -125,6 +128,15 @@ class Now(NamedTuple):
     def of_free(self) -> Now:
         """The same where drafts of free drafters are all that there is, which come now and then."""
         return self if self.spared == 1 else self._replace(urgency=[self.spared * each for each in self.urgency])
+
+    @property
+    def first(self) -> float:
+        """What the tokens are worth that all rows get without any draft."""
+        return sum(gap.own for gap in self.gaps)
+
+    def in_gaps(self, gap: Gap, free: Sequence[float]) -> Now:
+        """The same with such a gap where nothing is expected of free drafts."""
+        return self._replace(gaps=[EVEN if tokens else gap for tokens in free])
 
     def valued(self, chances: Sequence[list[float]]) -> Sequence[list[float]]:
         """What the nodes of each row are worth, by their chances."""
@@ -155,41 +167,64 @@ class Now(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A costly drafter, the rows it is asked for (places), and what is expected: tokens of all rows, plain passes.
+    """A costly drafter, the rows it is asked for (places), and what is expected.
 
-    `ledger`: where a draft that is made to find out is entered.
+    Attributes:
+        gains: tokens of its drafts, by place; passes: time of the step, in plain ones.
+        ledger: where a draft that is made to find out is entered.
     """
 
     which: int
     places: list[int]
-    tokens: float = 0.0
+    gains: Sequence[float] = ()
     passes: float = 0.0
     ledger: Ledger | None = None
+
+    def tokens(self, now: Now, free: Sequence[float]) -> float:
+        """What the tokens of all rows are worth that are expected."""
+        found = now.first + sum(free)
+        for i, gain in zip(self.places, self.gains, strict=True):
+            found += now.gaps[i].drafted(gain) * now.urgency[i] - free[i]
+        return found
+
+    def of_gap(self, gap: Gap, count: int, copied: float) -> float:
+        """Plain passes that a token takes if it drafts like this in gaps.
+
+        Args:
+            count: rows; copied: plain passes that one takes beyond the end of a gap.
+        """
+        tokens = count + sum(self.gains)
+        within = count + sum(gap._replace(own=1.0, beyond=0.0).drafted(gain) for gain in self.gains)
+        own = (count * self.passes - copied * (tokens - within)) / within
+        return own if own > copied else count * self.passes / tokens
 
 
 def best(
     known: Knowledge, now: Now, crew: Crew, free: Sequence[float], width: int
-) -> tuple[Choice | None, float]:
-    """The costly drafter that pays best at present, or None when none pays, and what a plain pass is worth then.
+) -> tuple[Choice | None, Now]:
+    """The costly drafter that pays best at present, or None when none pays, and the step with what is worth what then.
 
     Args:
         free: per row the tokens expected of free drafts.
         width: of a pass over those.
     """
-    count, serving, worth = len(now.rows), known.serving(now.rows[0]), now.worth
+    count, serving = len(now.rows), known.serving(now.rows[0])
+    gap = serving.gap()
+    plain = now = now.in_gaps(gap, free)
     if known.safety.debt > DEEPEST_DEBT + count:
-        return None, worth
+        return None, plain
     offers = [offer for which in crew.working if (offer := _offer(known, now, crew, which, free, width)) is not None]
-    for offer in offers:
-        worth = max(worth, count * serving.with_other(offer.tokens / count, offer.passes))
-    found, most = None, count + sum(free) - worth * now.passes(width)
+    own = min((offer.of_gap(gap, count, serving.copied) for offer in offers), default=1.0)
+    if own < 1:
+        now = now.in_gaps(serving.gap(own), free)._replace(worth=count * max(1.0, serving.with_other(own)))
+    found, most = None, now.first + sum(free) - now.worth * now.passes(width)
     for offer in offers:
         # Of several rows, whose luck differs, the mean is surer than of one.
         patience = PATIENCE * math.sqrt(count) * known.doubt(now.rows[0], crew.names[offer.which])
-        value = offer.tokens - worth * offer.passes + patience - count * ADVANTAGE
+        value = offer.tokens(now, free) - now.worth * offer.passes + patience - count * ADVANTAGE
         if value > most:
             found, most = offer, value
-    return found, worth if found is not None else now.worth
+    return found, plain if found is None else now
 
 
 def _offer(
@@ -201,10 +236,12 @@ def _offer(
     if drafter is None or drafter.free or not drafter.times.step(count):
         return None
     drafts = [known.expected(row, name, count) for row in rows]
-    gains = [draft.gain * urgent for draft, urgent in zip(drafts, now.urgency, strict=True)]
+    gains = [
+        gap.drafted(draft.gain) * urgent for gap, draft, urgent in zip(now.gaps, drafts, now.urgency, strict=True)
+    ]
     order = [i for i in range(count) if rows[i].remaining > 1]
     order.sort(key=lambda i: free[i] - gains[i])
-    tokens, starting, levels, wide = count + sum(free), 0.0, 0.0, float(width)
+    tokens, starting, levels, wide = now.first + sum(free), 0.0, 0.0, float(width)
     found, most = None, -math.inf
     for place, i in enumerate(order, start=1):
         if gains[i] <= free[i]:
@@ -218,7 +255,7 @@ def _offer(
         passes = drafting / now.plain + starting + now.passes(wide)
         value = tokens - now.worth * passes
         if value > most:
-            found, most = Choice(which, order[:place], tokens, passes), value
+            found, most = Choice(which, order[:place], [drafts[j].gain for j in order[:place]], passes), value
     return found
 
 
@@ -239,15 +276,16 @@ def wanted(known: Knowledge, now: Now, name: str, place: int, rows: int, limits:
         return limits.bounds(rows, FIRST, (0.1,))
     record, draft, step = drafter.record(row), known.expected(row, name, rows), step / now.plain
     value = rows * now.urgency[place]
-    hits = now.worth * step / value  # a further level is worth its time if it brings a token so often
+    hits = now.worth * step / value  # a further level is worth its time if it brings what a token is worth so often
+    worth = [now.gaps[place].token(level) for level in range(1, limits.depth + 1)]
     hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor())
     if probing and hits * value < len(now.rows):  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, PROBE, *frailties))
+        asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, worth[:PROBE], *frailties))
         least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
     verifying = now.node(draft.width) * (draft.width - 1) / max(draft.levels, 1.0)
     hits += now.worth * verifying / value  # and its nodes take their time, or the place of others
-    least = hazards.least_masses(hits, depth, *frailties)
+    least = hazards.least_masses(hits, worth[:depth], *frailties)
     return limits.bounds(rows, depth, least, record.sides.share, draft.width)

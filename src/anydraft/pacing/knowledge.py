@@ -45,10 +45,15 @@ def most_nodes(nodes: int, rows: int) -> int:
 
 @dataclass
 class State:
-    """What is known of a row: its form with each drafter, what was done for it, and with how many rows at last."""
+    """What is known of a row: its form with each drafter, what was done for it, and with how many rows at last.
+
+    Attributes:
+        gap: tokens of its last step, if no free drafter had anything in it.
+    """
 
     forms: dict[str, Form] = field(default_factory=dict)
     rows: int = 1
+    gap: int = 0
     report: PacingReport = field(default_factory=PacingReport)
 
     def form(self, name: str) -> Form:

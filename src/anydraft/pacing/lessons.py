@@ -22,14 +22,16 @@ HINDSIGHT = 2
 """Rows of a batch whose drafts are judged in hindsight: with more, looking would cost more than it tells."""
 
 
-def learn_plain(known: Knowledge, row: Row, steps: int) -> None:
-    """Nobody was asked about a row, and those beside it, in so many steps, whose time has been counted."""
+def learn_plain(known: Knowledge, rows: Sequence[Row], steps: int) -> None:
+    """Nobody was asked about the rows in so many steps, whose time has been counted."""
     known.safety.passed(steps)
     known.exploring.passed(steps)
     known.doubting.passed(steps)
-    serving = known.serving(row)
+    serving = known.serving(rows[0])
     for _ in range(steps):
-        serving.add(0.0, 0.0, 1.0)
+        serving.add(0.0, 0.0, 1.0, 1.0)
+        for row in rows:
+            _pass_by(known, row, 1, served=False)
 
 
 def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
@@ -40,8 +42,9 @@ def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     seconds = outcome.seconds_draft / len(step.asked) + known.learning.value
     for asked in step.asked:
         _judge(known, asked, outcome.rows[0], -min(seconds / plain, 1.0), wanted=False, right=False)
-    known.serving(outcome.rows[0]).add(0.0, 0.0, 1.0)
+    known.serving(outcome.rows[0]).add(0.0, 0.0, 1.0, 1.0)
     for row in outcome.rows:
+        _pass_by(known, row, 1, served=False)
         state = known.state(row)
         state.rows = count
         state.report.count("plain")
@@ -55,8 +58,9 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     tokens = 1 + step.gained([len(accepted) for accepted in outcome.accepted])
     drafting = sum(_seconds(known, asked, count) for asked in step.asked) + step.costly * known.deciding.value
     taken = drafting / plain + passed
+    valued = step.committed([len(accepted) for accepted in outcome.accepted])
     if step.probing and not _on_trial(known, step):
-        step.ledger.lost(taken - tokens / step.speed)
+        step.ledger.lost(taken - valued / step.speed)
     _count(known, taken, tokens)
     _learn_free(known, step, outcome, passed)
     names = {asked.which: asked.name for asked in step.asked}
@@ -71,7 +75,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
                 _learn_draft(known, asked, outcome, place)
     for asked in step.asked:
         if asked.costly:
-            _account(known, asked, step, outcome, tokens, taken)
+            _account(known, asked, step, outcome, valued, taken)
 
 
 def _count(known: Knowledge, taken: float, tokens: float) -> None:
@@ -98,8 +102,14 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     A draft that was not verified is held against the tokens that were committed all the same.
     """
     free = [asked for asked in step.asked if not asked.costly]
+    gap, serving, left = 0.0, known.serving(outcome.rows[0]), known.serving(outcome.rows[0]).gap()
+    for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
+        copied = any(draft.drafter == asked.which for asked in free)
+        if not copied:
+            gap += left.within(1 + len(accepted)) / len(outcome.rows)
+        _pass_by(known, row, 1 + len(accepted), served=copied)
     if not free:
-        known.serving(outcome.rows[0]).add(0.0, 0.0, passed)
+        serving.add(0.0, 0.0, passed, gap)
         return
     count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
     served, tokens = 0, 0.0
@@ -125,7 +135,15 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
         gained -= min(seconds / plain, 1.0)
         _judge(known, asked, outcome.rows[0], gained, wanted=drafts > 0, right=2 * right > seen)
-    known.serving(outcome.rows[0]).add(served / count, tokens, passed)
+    serving.add(served / count, tokens, passed, gap)
+
+
+def _pass_by(known: Knowledge, row: Row, tokens: int, *, served: bool) -> None:
+    """A row has so many tokens more, and had a free draft or was in a gap."""
+    state = known.state(row)
+    if state.gap:
+        known.serving(row).went(state.gap, ended=served)
+    state.gap = 0 if served else tokens
 
 
 def _judge(known: Knowledge, asked: Asked, row: Row, gained: float, *, wanted: bool, right: bool) -> None:
@@ -149,23 +167,25 @@ def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, com
 
 
 def _account(
-    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, tokens: float, taken: float
+    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, valued: float, taken: float
 ) -> None:
     """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
 
     Args:
-        tokens: of a row, on average over all rows.
+        valued: what the tokens of the step are worth, in tokens of a row.
         taken: time of the step in plain passes.
     """
     record, worth = known.drafters[asked.name].record(asked.rows[0]), taken * step.speed
-    on_trial, lost = known.on_trial(record), max(0.0, taken - tokens / step.speed)
+    on_trial, lost = known.on_trial(record), max(0.0, taken - valued / step.speed)
     if on_trial:
         record.trial_loss += lost
     record.drafts += 1
-    record.profit.add(tokens - worth)
+    record.profit.add(valued - worth)
     if step.ledger is not record.gains:  # else it is there already
-        record.gains.lost(taken - tokens / known.serving(step.rows[0]).speed)
-    paid = tokens > worth
+        serving = known.serving(step.rows[0])
+        without = step.committed([len(accepted) for accepted in outcome.accepted], serving.gap())
+        record.gains.lost(taken - without / serving.speed)
+    paid = valued > worth
     for row, position in zip(outcome.rows, outcome.positions, strict=True):
         if row in asked.rows:
             known.form(row, asked.name).probed(position, lost, paid=paid, on_trial=on_trial, again=asked.again)

@@ -1,9 +1,9 @@
 """Measured: the default pacing. Who drafts and how much follows from times and acceptance measured while decoding.
 
 A step commits 1 + A tokens and takes a draft D and a pass V; plain decoding commits one and takes V(1). Time is worth
-what the best mixture of steps brings in it (`serving`). Who drafts is whoever has the most expected tokens beyond that,
-or nobody. How deep: a level is drafted while what it brings is worth its time. What is verified: the nodes that pay for
-what they add to the pass.
+what the best mixture of steps brings in it, and tokens what time they save (`serving`). Who drafts is whoever has the
+most expected tokens beyond that, or nobody. How deep: a level is drafted while what it brings is worth its time. What
+is verified: the nodes that pay for what they add to the pass.
 
 Whoever is not asked is probed now and then, and what probing may lose is bounded (`ledger`): decoding stays within a
 few percent of plain decoding with any drafter. The tokens are the same whatever is decided here.
@@ -102,7 +102,7 @@ class Measured:
         now = Now.of(known, rows)
         step.urgency, step.spared = now.urgency, now.spared
         choice, now = self._chosen(course, step, now, waits=waits)
-        step.speed = now.worth / count
+        step.speed, step.gaps = now.worth / count, now.gaps
         if choice is not None:
             name, places = crew.names[choice.which], choice.places
             bounds = [wanted(known, now, name, i, len(places), self.limits, probing=step.probing) for i in places]
@@ -121,7 +121,7 @@ class Measured:
         """Drafts as they were chosen in a step before."""
         now, choice, bounds = standing
         step = self._step = Asking(self.known, rows, crew, self._warm, course.before, at_once=False)
-        step.urgency, step.speed = now.urgency, now.worth / len(rows)
+        step.urgency, step.speed, step.gaps = now.urgency, now.worth / len(rows), now.gaps
         step.ask(choice.which, choice.places, bounds)
         return step.pruned(now.best_width(step.chances)[0]) if _prunes(crew) else step.drafts
 
@@ -136,8 +136,7 @@ class Measured:
                 free = [sum(sorted(row, reverse=True)[: width - 1]) for row in alone.valued(step.chances)]
         if waits:
             return None, now
-        choice, value = best(known, now, crew, free, width)
-        now = now._replace(worth=value)
+        choice, now = best(known, now, crew, free, width)
         if choice is None:
             choice, course.wait = due(known, now, crew, free)
             if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:
@@ -179,7 +178,7 @@ class Measured:
         if plainly and self._plainly:
             known.times.observe(len(outcome.rows), 1, outcome.seconds_pass)
         if course.idled:
-            learn_plain(known, outcome.rows[0], course.idled)
+            learn_plain(known, outcome.rows, course.idled)
             course.idled = 0
         if step is None or not step.asked:
             return

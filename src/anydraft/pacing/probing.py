@@ -21,6 +21,10 @@ pay, it is in doubt. Drafts on which that rests at most, for older ones fade; an
 DOUBTED = (1, 2, 4, 8)
 """Levels of drafts that are thought of then."""
 
+BEATEN = 192
+"""Tokens for which a drafter waits where free drafters have something better than it can be hoped to have: it will be
+found out in their gaps, but if there are none."""
+
 LONGEST_WAIT = 16
 """Most steps that go by without a question once it was decided that no costly drafter pays and none is due."""
 
@@ -55,17 +59,21 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
                 continue
             start = 0.0 if met else known.reading(drafter, length(row), len(rows))
             record = drafter.record(row)
+            draft, rests = known.expected(row, name, len(rows)), known.form(row, name).rests(record)
+            in_doubt = may_pay(known, now, i, drafter, draft, record, rests, free[i])
+            beaten = free[i] > 0 and not in_doubt
+            if beaten and BEATEN + ahead > LONGEST_GAP:
+                wait = min(wait, BEATEN + ahead - LONGEST_GAP)
+                continue
             if known.on_trial(record) and start <= TRIAL_LOSS - record.trial_loss:
                 candidates.append((-math.inf, which, i))
                 continue
             loss = start + free[i] / now.worth
-            loss += _loss(known, now, drafter, known.form(row, name).expected(record, PROBE))
-            draft = known.expected(row, name, len(rows))
-            in_doubt = may_pay(known, now, drafter, draft, record, known.form(row, name).rests(record))
+            loss += _loss(known, now, i, drafter, known.form(row, name).expected(record, PROBE))
             ledger, most = known.exploring, 1.0
             if in_doubt:
                 ledger, most = known.doubting, OVERDRAFT + known.doubting.share * row.remaining
-            if record.gains.debt + loss <= -1:
+            if record.gains.debt + loss <= -1 and not beaten:
                 ledger = record.gains
             if ledger is record.gains or ledger.allows(loss, most):
                 candidates.append((loss, which, i))
@@ -82,25 +90,36 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Sequence[float]) -> tuple[
 
 
 def may_pay(
-    known: Knowledge, now: Now, drafter: Experience, draft: Expected, record: Record, drafts: float
+    known: Knowledge,
+    now: Now,
+    place: int,
+    drafter: Experience,
+    draft: Expected,
+    record: Record,
+    drafts: float,
+    free: float = 0.0,
 ) -> bool:
     """Whether drafts of some length would pay if their tokens were right as often as chance may have hidden so far.
 
     Args:
+        place: of the row.
         draft: what is expected of the next one; drafts: on how many that rests.
+        free: tokens expected of free drafts instead.
     """
     right = draft.gain / (1 + draft.gain)
     tokens = (1 + draft.gain) * min(max(1.0, drafts), KNOWN)
     hoped = min(right + DOUBT * math.sqrt(right * (1 - right) / tokens), MOST_HOPED)
     for levels in (min(levels, known.depth) for levels in DOUBTED):
         depth = record.reach.hazards().tokens * levels
-        if _loss(known, now, drafter, Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)) < 0:
+        best = Expected(hoped * (1 - hoped**depth) / (1 - hoped), levels, 1 + depth)
+        if _loss(known, now, place, drafter, best) + free / now.worth < 0:
             return True
     return False
 
 
-def _loss(known: Knowledge, now: Now, drafter: Experience, draft: Expected) -> float:
-    """Plain passes that a draft for one of the rows is expected to lose."""
+def _loss(known: Knowledge, now: Now, place: int, drafter: Experience, draft: Expected) -> float:
+    """Plain passes that a draft for the row at a place is expected to lose."""
     drafting = drafter.times.seconds(draft.levels, 1) or (drafter.call.value if drafter.call else 0.0)
     drafting += known.deciding.value
-    return drafting / now.plain + now.passes(draft.width) - (len(now.rows) + draft.gain) / now.worth
+    tokens = now.first + now.gaps[place].drafted(draft.gain)
+    return drafting / now.plain + now.passes(draft.width) - tokens / now.worth

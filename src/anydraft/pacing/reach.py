@@ -83,23 +83,22 @@ class Hazards:
     tokens: float = 1.0
 
     def least_masses(
-        self, hits: float, levels: int, frailty: float = 1.0, of_stated: float = 1.0
+        self, hits: float, worth: Sequence[float], frailty: float = 1.0, of_stated: float = 1.0
     ) -> tuple[float, ...]:
-        """By level of the drafter, the stated mass down to which it brings so many tokens; `NONE` where none does.
+        """By level of the drafter, the stated mass down to which it brings so much; `NONE` where it does not.
 
         Args:
+            hits: what it has to bring; worth: of a token, by level.
             frailty: factor on hazards of depth; of_stated: on those of what is stated.
         """
-        hits /= self.tokens
-        if hits >= 1:
-            return (NONE,) * levels
         found: list[float] = []
-        left = -math.log(max(hits, 1e-9))
-        for level in range(levels):
-            left -= frailty * self.tokens * self.depth[_place(int(self.tokens * level))]
-            nats = left / max(of_stated * self.stated, 1e-6) - self.tokens * self.drop
+        lost, rate = 0.0, max(of_stated * self.stated, 1e-6)
+        for level, token in enumerate(worth):
+            lost += frailty * self.tokens * self.depth[_place(int(self.tokens * level))]
+            left = math.log(max(self.tokens * token, 1e-9) / max(hits, 1e-9)) - lost
+            nats = left / rate - self.tokens * self.drop
             if nats < 0:
-                return (*found, *[NONE] * (levels - level))
+                return (*found, *[NONE] * (len(worth) - level))
             found.append(max(math.exp(-min(nats, 50.0)), LEAST))
         return tuple(found)
 

@@ -1,18 +1,58 @@
-"""Serving: how often free drafters have something, and what that says about the worth of time.
+"""Serving: how often free drafters have something, and what that says about the worth of time and of tokens.
 
-A step is good if its tokens are more than would have been had in its time anyway. What is had anyway is not the speed
-of plain decoding: where a copy of twenty tokens is found every other step, five tokens in the time of four plain passes
-are a loss. So steps are compared by their tokens less the speed of the whole times their time (the average-reward
-rule), and the speed of the whole is that of the best thing to do where free drafters have nothing.
+What the time of a step is worth is not the speed of plain decoding: where a copy of twenty tokens is found every other
+step, five tokens in the time of four plain passes are a loss. Nor are all tokens worth the same. Where free drafters
+have nothing there is a gap in what they copy, and a gap has a length: every token of it that is committed brings the
+next copy nearer, and saves the time of a token of a gap. One beyond its end would have been copied for next to nothing.
+This is the average-reward rule of decision theory, for two kinds of places in a text.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 STEPS = 24.0
 """Steps after which what was served counts a third."""
 
 START = 4.0
-"""Steps without anything that are taken to have been before the first."""
+"""Tokens of a gap that are taken to have been before the first, and not to have ended it."""
+
+GAPS = 64.0
+"""Steps in gaps after which what was seen of their ends counts a third."""
+
+
+class Gap(NamedTuple):
+    """What the tokens of a row are worth that a step commits, in tokens on average over the text.
+
+    Attributes:
+        goes_on: chance that the next token is one of the gap, too.
+        own: worth of a token of the gap; beyond: of one after its end.
+    """
+
+    goes_on: float = 1.0
+    own: float = 1.0
+    beyond: float = 1.0
+
+    def token(self, depth: int) -> float:
+        """Worth of the token so many after the next one."""
+        return self.beyond + (self.own - self.beyond) * self.goes_on**depth
+
+    def within(self, tokens: int) -> float:
+        """How many of so many tokens are expected to be of the gap."""
+        return tokens if self.goes_on == 1 else (1 - self.goes_on**tokens) / (1 - self.goes_on)
+
+    def drafted(self, gain: float) -> float:
+        """Worth of the tokens of a draft of which so many are expected to be kept, each with the same chance."""
+        within = 1 / (1 - self.goes_on * gain / (1 + gain)) - 1
+        return self.beyond * gain + (self.own - self.beyond) * within
+
+    def committed(self, tokens: int) -> float:
+        """Worth of so many tokens."""
+        return self.beyond * tokens + (self.own - self.beyond) * self.within(tokens)
+
+
+EVEN = Gap()
+"""Where all tokens are worth the same."""
 
 
 class Serving:
@@ -23,26 +63,48 @@ class Serving:
     """
 
     def __init__(self) -> None:
-        self._steps = START
+        self._gap = START
         self._served = self._tokens = self._passes = 0.0
+        self._looked, self._ends = START, 0.0
         self.speed = 1.0
 
-    def add(self, served: float, tokens: float, passes: float) -> None:
+    def add(self, served: float, tokens: float, passes: float, gap: float) -> None:
         """Count a step.
 
         Args:
-            served: share of the rows with a free draft.
-            tokens: accepted of them, per row.
+            served: share of the rows with a free draft; tokens: accepted of them, per row.
             passes: time of the step's pass, in plain ones.
+            gap: tokens of gaps that it committed, per row.
         """
         keep = 1 - 1 / STEPS
-        self._steps = keep * self._steps + 1
+        self._gap = keep * self._gap + gap
         self._served = keep * self._served + served
         self._tokens = keep * self._tokens + tokens
         self._passes = keep * self._passes + served * passes
-        self.speed = max(1.0, self.with_other(1.0, 1.0))
+        self.speed = max(1.0, self.with_other(1.0))
 
-    def with_other(self, tokens: float, passes: float) -> float:
-        """Speed of the whole if steps in which they have nothing bring a row so many tokens in so many plain passes."""
-        others = self._steps - self._served
-        return (self._served + self._tokens + others * tokens) / max(self._passes + others * passes, 1e-9)
+    def went(self, tokens: int, *, ended: bool) -> None:
+        """A row in a gap went on by so many tokens, and had a free draft then, or had none."""
+        keep = 1 - 1 / GAPS
+        self._looked = keep * self._looked + ((tokens + 1) / 2 if ended else tokens)
+        self._ends = keep * self._ends + ended
+
+    @property
+    def copied(self) -> float:
+        """Time of a token that free drafters have, in plain passes; at most 1."""
+        return min(1.0, self._passes / (self._served + self._tokens)) if self._served else 1.0
+
+    def with_other(self, own: float) -> float:
+        """Speed of the whole if a token of a gap takes so many plain passes."""
+        return (self._gap + self._served + self._tokens) / max(self._gap * own + self._passes, 1e-9)
+
+    def gap(self, own: float = 1.0) -> Gap:
+        """What tokens of a row are worth for which free drafters have nothing.
+
+        Args:
+            own: plain passes that a token of a gap takes.
+        """
+        if not self._ends:
+            return EVEN
+        speed = max(1.0, self.with_other(own))
+        return Gap(1 - self._ends / self._looked, speed * own, speed * min(own, self.copied))
