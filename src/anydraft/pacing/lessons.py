@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.knowledge import Knowledge
@@ -102,12 +102,7 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     A draft that was not verified is held against the tokens that were committed all the same.
     """
     free = [asked for asked in step.asked if not asked.costly]
-    gap, serving, left = 0.0, known.serving(outcome.rows[0]), known.serving(outcome.rows[0]).gap()
-    for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
-        copied = any(draft.drafter == asked.which for asked in free)
-        if not copied:
-            gap += left.within(1 + len(accepted)) / len(outcome.rows)
-        _pass_by(known, row, 1 + len(accepted), served=copied)
+    serving, gap = known.serving(outcome.rows[0]), _in_gaps(known, outcome, {asked.which for asked in free})
     if not free:
         serving.add(0.0, 0.0, passed, gap)
         return
@@ -136,6 +131,20 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         gained -= min(seconds / plain, 1.0)
         _judge(known, asked, outcome.rows[0], gained, wanted=drafts > 0, right=2 * right > seen)
     serving.add(served / count, tokens, passed, gap)
+
+
+def _in_gaps(known: Knowledge, outcome: Outcome, free: Set[int]) -> float:
+    """Tokens of gaps, per row, that a step committed; what is seen of where gaps end is learned.
+
+    Args:
+        free: drafters.
+    """
+    found, gap = 0.0, known.serving(outcome.rows[0]).gap()
+    for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
+        served, tokens = draft.drafter in free, 1 + len(accepted)
+        _pass_by(known, row, tokens, served=served)
+        found += 0.0 if served else gap.within(tokens)
+    return found / len(outcome.rows)
 
 
 def _pass_by(known: Knowledge, row: Row, tokens: int, *, served: bool) -> None:
