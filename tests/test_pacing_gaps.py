@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import random
 from statistics import median
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from simulated import Simulated, World, row_of
 
 from anydraft.crew import Crew
+from anydraft.growth import Bounds
 from anydraft.pacing import NO_DRAFT, Draft, Measured, Outcome
 from anydraft.pacing.asking import Asked, Asking
-from anydraft.pacing.choosing import Choice, Now
-from anydraft.pacing.experience import Experience
-from anydraft.pacing.knowledge import Knowledge
+from anydraft.pacing.choosing import Choice, Limits, best, wanted
+from anydraft.pacing.experience import LONGEST_PAUSE, Experience
+from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.lessons import learn, learn_plain
+from anydraft.pacing.now import Free, Now
+from anydraft.pacing.probing import BEATEN, LONGEST_WAIT, due
 from anydraft.pacing.serving import EVEN, START, Gap, Serving
+from anydraft.pacing.sums import Runs
+from anydraft.row import Row
 from anydraft.tree import DraftTree
+
+LIMITS = Limits(20, 4, 31, 8, 0.007)
 
 
 def copying(gap: int, copy: int = 12, passes: float = 1.4) -> Serving:
@@ -34,18 +42,21 @@ def copying(gap: int, copy: int = 12, passes: float = 1.4) -> Serving:
 @pytest.mark.parametrize("gap", [1, 3, 6])
 def test_the_tokens_of_a_gap_and_its_copy_are_worth_their_time(gap: int) -> None:
     serving = copying(gap)
-    assert serving.speed == pytest.approx((gap + 13) / (gap + 1.4), rel=0.3)
     worth = serving.gap()
-    assert worth.own == pytest.approx(serving.speed)  # as much as the pass that it takes
-    assert worth.beyond * 13 == pytest.approx(serving.speed * 1.4)  # thirteen in the time of a copy
+    assert gap * worth.own + 13 * worth.beyond == pytest.approx(serving.speed * (gap + 1.4))
+    assert serving.copied == pytest.approx(1.4 / 13)
     assert 1 - worth.goes_on == pytest.approx(1 / gap, rel=0.1)
+    # What is remembered ends with a copy, so that it has more of them than the whole, the more so of long gaps.
+    assert (gap + 13) / (gap + 1.4) < serving.speed < 1.3 * (gap + 13) / (gap + 1.4)
+    faster = serving.gap(0.5)
+    assert gap * faster.own + 13 * faster.beyond == pytest.approx(serving.with_other(0.5) * (gap * 0.5 + 1.4))
 
 
 @pytest.mark.parametrize(("gap", "pays"), [(1, False), (10, True)])
 def test_a_long_gap_is_worth_drafting_in_and_a_short_one_is_not(gap: int, pays: bool) -> None:
     """Five tokens in the time of 3.5 plain passes, where copies make the whole three or eight times as fast as that."""
     serving = copying(gap)
-    own = Choice(0, [0], [4.0], 3.5).of_gap(serving.gap(), 1, serving.copied)
+    own = Choice(0, [0], [4.0], 3.5).of_gap(step(1), serving.gap(), serving.copied)
     assert (own < 1) == pays
     # The same by going through texts with such gaps: with the draft in every step that has no copy, and without.
     rng, passes = random.Random(0), [0.0, 0.0]
@@ -67,10 +78,18 @@ def test_a_long_gap_is_worth_drafting_in_and_a_short_one_is_not(gap: int, pays: 
 def test_a_drafters_gap_takes_what_its_drafts_say() -> None:
     """Without any copies all of a draft is of the gap; where gaps are of one token each, all but the first is not."""
     choice = Choice(0, [0], [4.0], 2.0)
-    assert choice.of_gap(EVEN, 1, 1.0) == pytest.approx(2.0 / 5)
-    assert choice.of_gap(Gap(0.0), 1, 0.1) == pytest.approx(2.0 - 0.1 * 4)
-    assert Choice(0, [0, 1], [4.0, 0.0], 2.0).of_gap(EVEN, 2, 1.0) == pytest.approx(2.0 / 3)
-    assert choice.of_gap(Gap(0.5), 1, 0.9) == pytest.approx(2.0 / 5)  # no dearer than copies: they are no better
+    assert choice.of_gap(step(1), EVEN, 1.0) == pytest.approx(2.0 / 5)
+    assert choice.of_gap(step(1), Gap(0.0), 0.1) == pytest.approx(2.0 - 0.1 * 4)
+    assert choice.of_gap(step(1), Gap(0.5), 0.9) == pytest.approx(2.0 / 5)  # no dearer than copies: they are no better
+    of_two = Choice(0, [0, 1], [4.0, 0.0], 2.0)
+    assert of_two.of_gap(step(2), EVEN, 1.0) == pytest.approx(2 * 2.0 / 6)
+    assert of_two.of_gap(step(2)._replace(urgency=[1.5, 0.5]), EVEN, 1.0) == pytest.approx(2 * 2.0 / 8)
+
+
+def step(rows: int) -> Now:
+    """A step of so many rows, with nothing known but that passes take longer the wider they are."""
+    ratios = [1 + 0.03 * place for place in range(30)]
+    return Now([row_of(i, 400) for i in range(rows)], 1.0, ratios, float(rows), [1.0] * rows, [EVEN] * rows)
 
 
 @pytest.mark.parametrize("goes_on", [0.0, 0.6, 1.0])
@@ -99,7 +118,7 @@ def test_gaps_are_counted_by_row() -> None:
     tree = DraftTree.chain([1] * 4)
     known.drafters["copier"] = Experience()
 
-    def step(copied: bool) -> None:
+    def passed(copied: bool) -> None:
         asking = Asking(known, rows, cast(Crew, World([])), set(), set())
         asking.asked = [Asked(0, "copier", rows, [DraftTree.EMPTY, tree], 4, [9, 9], 0.0, 0.0, False, True, True)]
         drafts = [NO_DRAFT, Draft(tree, 0) if copied else NO_DRAFT]
@@ -108,30 +127,149 @@ def test_gaps_are_counted_by_row() -> None:
 
     serving = known.serving(rows[0])
     for copied in (False, False, True, True):
-        step(copied)
+        passed(copied)
     # The second row's gap went on once and ended once; the first row's went on three times.
     assert serving._ends == pytest.approx(1, rel=0.1)
     assert serving._looked == pytest.approx(START + 5, rel=0.1)
-    assert known.state(rows[0]).gap == 1
-    assert known.state(rows[1]).gap == 0
+    assert serving._gap == pytest.approx(START + 1 + 1 + 0.5 + 0.5, rel=0.15)  # of a row
+    assert [known.state(row).in_gap for row in rows] == [1, 0]
     learn_plain(known, rows, 1)
-    assert known.state(rows[1]).gap == 1
+    assert [known.state(row).in_gap for row in rows] == [1, 1]
 
 
 def test_a_step_is_worth_what_its_tokens_are() -> None:
     rows: list[Any] = [row_of(0, 400), row_of(1, 400)]
-    step = Asking(Knowledge(0.01, 20), rows, cast(Crew, World([])), set(), set())
-    assert step.committed([2, 4]) == pytest.approx(4.0)
-    step.gaps, step.urgency = [EVEN, Gap(0.5, 3.0, 1.0)], [1.5, 0.5]
-    assert step.committed([2, 2]) == pytest.approx((1 + 1.5 * 2 + 3.0 + 0.5 * (2.0 + 1.5)) / 2)
-    assert step.committed([2, 2], EVEN) == pytest.approx((1 + 1.5 * 2 + 1 + 0.5 * 2) / 2)
-    now = Now(rows, 1.0, [1.0] * 20, 2.0, [1.5, 0.5]).in_gaps(Gap(0.5, 3.0, 1.0), [0.4, 0.0])
-    assert now.gaps == [EVEN, Gap(0.5, 3.0, 1.0)]
-    assert now.first == 4.0
+    asking = Asking(Knowledge(0.01, 20), rows, cast(Crew, World([])), set(), set())
+    nobody, plainly = [False, False], Gap(0.5, 5.0, 2.0)
+    assert asking.committed([2, 4], nobody, EVEN) == pytest.approx(4.0)
+    asking.gaps, asking.urgency = [EVEN, Gap(0.5, 3.0, 1.0)], [1.5, 0.5]
+    assert asking.committed([2, 2], nobody, plainly) == pytest.approx((1 + 1.5 * 2 + 3.0 + 0.5 * (2.0 + 1.5)) / 2)
+    without = (1 + 1.5 * 2 + 5.0 + 0.5 * (3.5 + 2.75)) / 2
+    assert asking.committed([2, 2], nobody, plainly, plainly=True) == pytest.approx(without)
+    # What a free drafter copied is worth the time that copies take, so that nobody else takes credit for it.
+    assert asking.committed([2, 0], [True, False], plainly) == pytest.approx((2.0 * (1 + 1.5 * 2) + 3.0) / 2)
+
+
+def known_writer(rows: int, serving: Serving) -> tuple[Knowledge, list[Row]]:
+    """A drafter whose drafts of three levels bring 1.5 tokens, for 0.15 plain passes a level."""
+    known, active = Knowledge(0.01, 20), [row_of(i, 400) for i in range(rows)]
+    writer = known.drafters["writer"] = Experience()
+    for width in range(1, 20):
+        for _ in range(8):
+            known.times.observe(rows, width, 1.0 + 0.03 * (width - 1))
+    for levels in (1, 2, 4) * 4:
+        writer.times.observe(rows, levels, 0.15 * levels)
+    record = writer.record(active[0])
+    record.drafts, record.texts = 3 * TRIAL_DRAFTS, 5
+    record.runs = Runs(tokens=150.0, levels=300.0, nodes=300.0, ends=100.0)
+    known._serving[0.0] = serving
+    return known, active
+
+
+def crew_of(*names: str) -> Any:
+    """Drafters that have met all rows."""
+    return SimpleNamespace(working=[*range(len(names))], names=names, met=lambda which, row: True)
+
+
+def test_of_two_rows_the_one_in_a_gap_is_drafted_for() -> None:
+    """The other one has a copy of nine tokens; beside it a draft is worth its time, though not one a plain pass."""
+    known, rows = known_writer(2, copying(6))
+    now = Now.of(known, rows)
+    assert now.worth > 2 * 2
+    free = Free([9.0, 0.0], 10)
+    choice, now = best(known, now, crew_of("writer"), free)
+    assert choice is not None
+    assert choice.places == [1]
+    assert now.gaps[0] == EVEN
+    assert now.gaps[1].own > 2 > now.gaps[1].beyond
+    assert now.worth / 2 >= known.serving(rows[0]).speed
+    without = now.first + 9.0 - now.worth * now.passes(10)
+    assert choice.tokens(now, free) - now.worth * choice.passes > without
+    # With tokens worth one each it would not be asked.
+    assert 2 + 9.0 + choice.gains[0] - now.worth * choice.passes < 2 + 9.0 - now.worth * now.passes(10)
+
+
+def test_alone_a_drafter_makes_time_worth_what_its_drafts_bring() -> None:
+    """Whoever is behind counts more, there as well."""
+    known, rows = known_writer(2, Serving())
+    rows[0].tokens += [1] * 200
+    for row, passes in zip(rows, (60, 60), strict=True):
+        row.stats.num_passes = passes
+    now = Now.of(known, rows)
+    choice, found = best(known, now, crew_of("writer"), Free.nothing(2))
+    assert choice is not None
+    tokens = choice.tokens(now, Free.nothing(2))
+    assert found.worth == pytest.approx(tokens / choice.passes)
+    assert found.first == pytest.approx(2)
+
+
+def test_in_a_gap_deeper_levels_are_worth_less() -> None:
+    """By depth in the target's tokens, of which a level may be half a one."""
+    known, (row,) = known_writer(1, Serving())
+    even = Now.of(known, [row])
+    gap = even._replace(worth=4.0, gaps=[Gap(0.7, 4.0, 0.4)])
+    flat, steep = (
+        wanted(known, now, "writer", 0, 1, LIMITS, probing=False).min_masses for now in (even, gap)
+    )
+    assert steep[0] > flat[0]
+    assert steep[3] / flat[3] > 1.5 * steep[0] / flat[0]
+    reach = known.drafters["writer"].record(row).reach
+    reach._drafted, reach._tokens, reach._hazards = 2.0, 1.0, None
+    even_half, half = (
+        wanted(known, now, "writer", 0, 1, LIMITS, probing=False).min_masses for now in (even, gap)
+    )
+    assert half[3] / even_half[3] < steep[3] / flat[3]
+
+
+def test_nodes_count_what_their_tokens_are_worth() -> None:
+    """Those of a draft that there was, too, so that a long copy and a short draft are held against each other."""
+    row = row_of(0, 400)
+    world = World([Simulated("copier", lambda _: 0.9, step=0.0), Simulated("writer", lambda _: 0.9)])
+    asking = Asking(Knowledge(0.01, 20), [row], cast(Crew, world), set(), set())
+    asking.ask(0, [0], [Bounds(6, 1, 6, (0.0,) * 6)])
+    (chances,) = (list(row) for row in asking.chances)
+    gap = Gap(0.5, 4.0, 0.4)
+    asking.value([gap])
+    assert asking.chances[0] == pytest.approx([chance * gap.token(i + 1) for i, chance in enumerate(chances)])
+    asking.ask(1, [0], [Bounds(20, 1, 20, (0.0,) * 20)])
+    assert asking.drafts[0].drafter == 1
+    assert len(asking.chances[0]) > 6
+    assert max(asking.chances[0]) < 4.0
+
+
+@pytest.mark.parametrize(("copied", "waits"), [(2.0, LONGEST_PAUSE), (12.0, BEATEN)])
+def test_a_drafter_waits_longest_where_a_copy_is_better_than_it_can_be(copied: float, waits: int) -> None:
+    known, (row,) = known_writer(1, copying(3))
+    record = known.drafters["writer"].record(row)
+    record.drafts, record.runs = 2, Runs(tokens=1.0, levels=6.0, nodes=6.0, ends=2.0)  # on trial, and unlucky
+    free = Free([copied], 1 + round(copied))
+    now = Now.of(known, [row]).in_gaps(known.serving(row).gap(), free)
+    for position in range(0, waits + 1, 8):
+        row.tokens[:] = [1] * position
+        choice, wait = due(known, now, crew_of("writer"), free)
+        assert (choice is not None) == (position >= waits)
+        assert wait == (1 if choice is None else 0)  # in the next step there may be a gap
+    row.tokens[:] = [1]
+    assert due(known, now, crew_of("writer"), Free.nothing(1))[0] is not None
+
+
+def test_gains_do_not_pay_for_looking_where_a_copy_is_better() -> None:
+    known, (row,) = known_writer(1, copying(3))
+    row.tokens[:] = [1] * 300
+    for ledger in (known.exploring, known.doubting):
+        ledger.debt = 5.0
+    known.drafters["writer"].record(row).gains.debt = -8.0
+    found = []
+    for free in (Free.nothing(1), Free([12.0], 13)):
+        now = Now.of(known, [row]).in_gaps(known.serving(row).gap(), free)
+        found.append(due(known, now, crew_of("writer"), free))
+    assert found[0][0] is not None
+    assert found[1][0] is None
+    assert 1 < found[1][1] <= LONGEST_WAIT
 
 
 def test_a_costly_drafter_makes_gaps_of_a_good_copy_shorter() -> None:
-    """Copies of twenty tokens, and gaps of eight between them: what is gained there, and no more, is gained."""
+    """Copies of twenty tokens, and gaps of eight between them."""
 
     def copies(position: int) -> float:
         return 0.98 if position % 28 > 7 else 0.02
@@ -145,6 +283,22 @@ def test_a_costly_drafter_makes_gaps_of_a_good_copy_shorter() -> None:
         both = median(speeds([copier(), Simulated("writer", lambda _: 0.75, step=0.12)], seed))
         found.append(both / alone)
     assert median(found) > 1.15
+
+
+@pytest.mark.parametrize("right", [0.02, 0.35])
+def test_a_bad_drafter_beside_a_good_copy_costs_next_to_nothing(right: float) -> None:
+    """Of one that is right now and then it takes longer to be told that it does not pay in gaps."""
+
+    def copies(position: int) -> float:
+        return 0.98 if position % 28 > 7 else 0.02
+
+    found: list[float] = []
+    for seed in range(6):
+        copier = Simulated("copier", copies, step=0.0)
+        writer = Simulated("writer", lambda _: right, lambda _: 0.8, step=0.4)
+        alone, both = speeds([copier], seed), speeds([copier, writer], seed)
+        found += [beside / before for beside, before in zip(both, alone, strict=True)]
+    assert median(found) > 0.97
 
 
 def speeds(drafters: list[Simulated], seed: int) -> list[float]:

@@ -18,13 +18,14 @@ from simulated import RIGHT, Simulated, World, row_of
 from anydraft.pacing import NO_DRAFT, Draft, Measured, Outcome, PacingReport
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief
-from anydraft.pacing.choosing import SHORTEST, Limits, Now, best, wanted
+from anydraft.pacing.choosing import SHORTEST, Limits, best, wanted
 from anydraft.pacing.draft_times import DraftTimes
-from anydraft.pacing.experience import LONGEST_GAP, TRIAL_GAP, Expected, Experience, Form
+from anydraft.pacing.experience import LONGEST_PAUSE, TRIAL_PAUSE, Expected, Experience, Form
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn, learn_nothing
-from anydraft.pacing.probing import may_pay
+from anydraft.pacing.now import Free, Now
+from anydraft.pacing.probing import Look
 from anydraft.pacing.pruning import kept, worth
 from anydraft.pacing.reach import GUESSED, LEAST, NONE
 from anydraft.pacing.sums import Runs
@@ -507,7 +508,7 @@ def test_a_drafter_that_may_only_have_had_bad_luck_is_still_asked(strays: float,
     now = Now.of(known, [row])
     lost = known.expected(row, "writer")
     assert 0.02 < 1.0 + now.passes(lost.width) - (1 + lost.gain) < 0.2
-    assert (best(known, now, crew, [0.0], 1)[0] is not None) == asked
+    assert (best(known, now, crew, Free.nothing(1))[0] is not None) == asked
 
 
 def test_forecasts_are_held_against_what_came_of_them() -> None:
@@ -527,20 +528,15 @@ def test_a_drafter_is_in_doubt_while_its_tokens_may_be_right_more_often_than_it_
     known.times.observe(1, 1, 1.0)
     for levels in (1, 2, 4) * 3:
         drafter.times.observe(1, levels, 0.2 + 0.3 * levels)
-    now, record = Now.of(known, [row]), drafter.record(row)
-    draft = Expected(0.5, 2.0, 3.0)
-    found = []
-    for drafts in (2, 10, 50):
-        found.append(may_pay(known, now, 0, drafter, draft, record, drafts))
-    assert found == [True, True, False]
-    assert may_pay(known, now, 0, drafter, Expected(2.5, 6.0, 7.0), record, 50)  # it would pay as it is
-    assert not may_pay(known, now, 0, drafter, Expected(0.0, 2.0, 3.0), record, 2)  # never right: no matter of luck
-    assert may_pay(known, now, 0, drafter, Expected(2.5, 6.0, 7.0), record, 50, 0.1)
-    assert not may_pay(known, now, 0, drafter, Expected(2.5, 6.0, 7.0), record, 50, 9.0)  # what is free is better
+    now = Now.of(known, [row])
+    look = Look(known, now, Free.nothing(1), "writer", drafter, 0)
+    assert [look.may_pay(Expected(0.5, 2.0, 3.0), drafts) for drafts in (2, 10, 50)] == [True, True, False]
+    assert look.may_pay(Expected(2.5, 6.0, 7.0), 50)  # it would pay as it is
+    assert not look.may_pay(Expected(0.0, 2.0, 3.0), 2)  # never right: no matter of luck
 
 
 def test_passes_of_a_mean_width_take_what_lies_between() -> None:
-    now = Now([], 1.0, [1.0, 1.1, 1.2, 1.2, 1.4, 1.4, 1.6, 1.6, 3.0, *[9.0] * 8], 1.0, [])
+    now = Now([], 1.0, [1.0, 1.1, 1.2, 1.2, 1.4, 1.4, 1.6, 1.6, 3.0, *[9.0] * 8], 1.0, [], [])
     assert [now.passes(width) for width in (1.0, 1.5, 8.0, 7.0, 10.0, 20.0)] == pytest.approx(
         [1.0, 1.05, 1.4, 1.4, 1.5, 2.3]
     )
@@ -716,7 +712,7 @@ def test_a_trial_waits_the_longer_the_more_it_lost() -> None:
     for lost in (0.0, 1.0, 2.5, 9.0):
         form.probed(100, lost, paid=False, on_trial=True, again=True)
         gaps.append(form.due - 100)
-    assert gaps == [TRIAL_GAP, TRIAL_GAP, round(2.5 * TRIAL_GAP), LONGEST_GAP]
+    assert gaps == [TRIAL_PAUSE, TRIAL_PAUSE, round(2.5 * TRIAL_PAUSE), LONGEST_PAUSE]
 
 
 @pytest.mark.parametrize(("step", "tells"), [(0.4, True), (1.2, False)])

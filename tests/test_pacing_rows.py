@@ -17,11 +17,12 @@ from anydraft.growth import Bounds
 from anydraft.pacing import Measured
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief
-from anydraft.pacing.choosing import Now, best
+from anydraft.pacing.choosing import best
 from anydraft.pacing.experience import Experience, Form, Record
 from anydraft.pacing.frailty import Frailty, survived
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.lessons import learn
+from anydraft.pacing.now import Free, Now
 from anydraft.pacing.probing import OVERDRAFT, due
 from anydraft.pacing.protocol import Draft, Outcome
 from anydraft.pacing.sums import Runs, Spread
@@ -198,7 +199,7 @@ def test_a_new_text_is_looked_at_where_texts_differ(texts_differ: bool) -> None:
         drafter.record(row).errors = [1.0, 1.0, 0.0]
     known.exploring.debt = 2.0
     crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: True)
-    choice, wait = due(known, Now.of(known, [row]), crew, [0.0])
+    choice, wait = due(known, Now.of(known, [row]), crew, Free.nothing(1))
     assert (choice is not None) == texts_differ
     assert (wait > 0) != texts_differ
 
@@ -211,7 +212,7 @@ def test_a_text_may_owe_what_the_rest_of_it_pays_back(wanted: int, looked: bool)
     drafter.times.observe_start(1.0, len(row.prompt))
     known.doubting.debt = OVERDRAFT
     crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: False)
-    choice, _ = due(known, Now.of(known, [row]), crew, [0.0])
+    choice, _ = due(known, Now.of(known, [row]), crew, Free.nothing(1))
     assert (choice is not None) == looked
 
 
@@ -223,7 +224,7 @@ def test_a_first_reading_that_built_tables_keeps_nobody_from_a_second_text(readi
         drafter.times.observe_start(200.0, len(row.prompt))
     known.doubting.debt = 0.1
     crew: Any = SimpleNamespace(working=[0], names=("writer",), met=lambda which, row: False)
-    choice, _ = due(known, Now.of(known, [row]), crew, [0.0])
+    choice, _ = due(known, Now.of(known, [row]), crew, Free.nothing(1))
     assert (choice is not None) == (readings == 1)
 
 
@@ -244,7 +245,7 @@ def test_the_luck_of_several_rows_is_surer_than_that_of_one() -> None:
             record.profit = Spread()
             for i in range(60):
                 record.profit.add((-1) ** i * 0.01 * strays)
-            if best(known, Now.of(known, rows), crew, [0.0] * count, 1)[0] is not None:
+            if best(known, Now.of(known, rows), crew, Free.nothing(count))[0] is not None:
                 return 0.01 * strays
         raise AssertionError("never asked")
 

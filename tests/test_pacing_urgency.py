@@ -14,12 +14,13 @@ from simulated import Simulated, World, row_of
 from anydraft.crew import Crew
 from anydraft.pacing import Measured, measured
 from anydraft.pacing.asking import Asked, Asking
-from anydraft.pacing.choosing import Limits, Now, best, wanted
+from anydraft.pacing.choosing import Limits, best, wanted
 from anydraft.pacing.experience import Experience
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.lessons import learn
+from anydraft.pacing.now import Free, Now
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
-from anydraft.pacing.serving import Serving
+from anydraft.pacing.serving import EVEN, Serving
 from anydraft.pacing.urgency import LEAST_SPARED, RUN, spared, urgency
 from anydraft.row import Row
 from anydraft.tree import DraftTree
@@ -139,7 +140,7 @@ def test_tokens_gained_count_as_much_as_their_rows() -> None:
     assert step.gained([2, 4]) == pytest.approx(3.0)
     step.urgency = [1.5, 0.5]
     assert step.gained([2, 4]) == pytest.approx(2.5)
-    now = Now(rows, 1.0, [1.0] * 20, 2.0, [1.5, 0.5])
+    now = Now(rows, 1.0, [1.0] * 20, 2.0, [1.5, 0.5], [EVEN, EVEN])
     assert now.valued([[0.5, 0.25], [0.8]]) == [pytest.approx([0.75, 0.375]), pytest.approx([0.4])]
 
 
@@ -179,7 +180,7 @@ def test_free_drafts_of_a_row_that_is_ahead_make_no_pass_wider(ahead: bool, veri
     step = pacing._step
     assert step is not None
     kept = sum(step.chances[0][: len(drafts[0].tree)])
-    given_up = asked.call_args_list[0].args[3][0]  # for a draft of another one
+    given_up = asked.call_args_list[0].args[3].tokens[0]  # for a draft of another one
     assert given_up == pytest.approx(kept * step.urgency[0] * step.spared)
     assert list(step.urgency) == list(Now.of(pacing.known, rows).urgency) != [1.0, 1.0]
     assert (len(drafts[0].tree) > 0) is verified
@@ -196,9 +197,9 @@ def test_several_rows_are_expected_to_gain_no_more_than_their_nodes() -> None:
     record.drafts = TRIAL_DRAFTS
     for _ in range(60):
         record.runs.add(11, 13, 11, ended=False)
-    choice, _ = best(known, Now.of(known, rows), cast(Crew, world), [0.0] * 4, 1)
+    choice, _ = best(known, Now.of(known, rows), cast(Crew, world), Free.nothing(4))
     assert choice is not None
-    assert 4 * 10 < choice.tokens(Now.of(known, rows), [0.0] * 4) < 4 * 13
+    assert 4 * 10 < choice.tokens(Now.of(known, rows), Free.nothing(4)) < 4 * 13
     known.state(rows[0]).rows = 4
     known.state(rows[0]).report.steps["writer"] = 1
     report = known.report(rows[0])
@@ -220,10 +221,11 @@ def test_the_row_that_is_behind_is_drafted_for_first_and_further() -> None:
     for _ in range(20):
         record.runs.add(1, 3, 4, ended=True)
     now = Now.of(known, rows)
-    choice, now = best(known, now, cast(Crew, world), [0.0, 0.0], 1)
+    choice, now = best(known, now, cast(Crew, world), Free.nothing(2))
     assert choice is not None
     assert choice.places == [1]
-    assert choice.tokens(now, [0.0, 0.0]) == pytest.approx(2 + now.urgency[1] * known.expected(rows[1], "writer").gain)
+    gain = known.expected(rows[1], "writer").gain
+    assert choice.tokens(now, Free.nothing(2)) == pytest.approx(2 + now.urgency[1] * gain)
     ahead, behind = (wanted(known, now, "writer", place, 2, LIMITS, probing=False) for place in (0, 1))
     assert all(a > b for a, b in zip(ahead.min_masses, behind.min_masses, strict=True))
 

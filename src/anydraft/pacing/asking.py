@@ -96,17 +96,28 @@ class Asking:
         """What so many tokens of each row are worth, in tokens of a row."""
         return sum(urgent * tokens for urgent, tokens in zip(self.urgency, accepted, strict=True)) / len(accepted)
 
-    def committed(self, accepted: Sequence[int], otherwise: Gap | None = None) -> float:
+    def committed(self, accepted: Sequence[int], served: Sequence[bool], gap: Gap, *, plainly: bool = False) -> float:
         """What the tokens of the step are worth if so many of each row's draft were kept, in tokens of a row.
 
         Args:
-            otherwise: a gap with other worths.
+            served: rows whose drafts are of free drafters: their tokens are worth the time that copies take.
+            gap: what tokens are worth in gaps if plain passes are made there; plainly: count them like that.
         """
         found = 0.0
-        gaps = [gap if gap is EVEN or otherwise is None else otherwise for gap in self.gaps]
-        for gap, urgent, tokens in zip(gaps, self.urgency, accepted, strict=True):
-            found += gap.own + urgent * (gap.committed(1 + tokens) - gap.own)
+        for own, urgent, tokens, copied in zip(self.gaps, self.urgency, accepted, served, strict=True):
+            if copied:
+                found += gap.beyond * (1 + urgent * tokens)
+                continue
+            worth = gap if plainly and own != EVEN else own
+            found += worth.own + urgent * (worth.committed(1 + tokens) - worth.own)
         return found / len(accepted)
+
+    def value(self, gaps: Sequence[Gap]) -> None:
+        """Tokens of each row are worth this by their place, those of drafts that there are, too."""
+        self.gaps = gaps
+        for i, (draft, gap) in enumerate(zip(self.drafts, gaps, strict=True)):
+            if len(draft.tree):
+                self.chances[i] = _valued(self.chances[i], draft.tree, gap)
 
     def ask_free(self, which: int, bounds: Bounds) -> None:
         """Ask a free drafter about all rows; its time is that of asking and of weighing what it says."""
@@ -149,11 +160,9 @@ class Asking:
             belief = drafter.record(row).belief
             frailty = belief.frailty(self.known.form(row, name).frailty_nodes)
             likely = belief.probabilities(tree, frailty, least)
-            if self.gaps[i] is not EVEN:
-                worth = [self.gaps[i].token(depth) for depth in range(tree.depth + 1)]
-                likely = [chance * worth[depth] for chance, depth in zip(likely, tree.depths, strict=True)]
-            if self.probing or sum(likely) > sum(self.chances[i]):
-                self.drafts[i], self.chances[i] = Draft(tree, which), likely
+            valued = _valued(likely, tree, self.gaps[i])
+            if self.probing or sum(valued) > sum(self.chances[i]):
+                self.drafts[i], self.chances[i] = Draft(tree, which), valued
 
     def timed(self, asked: Asked) -> None:
         """Learn what a call took."""
@@ -182,3 +191,11 @@ class Asking:
             record.trial_loss += passes
         elif self.probing:
             self.ledger.lost(passes)
+
+
+def _valued(chances: list[float], tree: DraftTree, gap: Gap) -> list[float]:
+    """What nodes are expected to bring, by their chances."""
+    if gap == EVEN:
+        return chances
+    worth = [gap.token(depth) for depth in range(tree.depth + 1)]
+    return [chance * worth[depth] for chance, depth in zip(chances, tree.depths, strict=True)]

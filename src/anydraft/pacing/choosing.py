@@ -7,20 +7,17 @@ be looked at again if none does is in `probing`.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from anydraft.crew import Crew
 from anydraft.growth import SIDE, Bounds
-from anydraft.pacing import pruning
 from anydraft.pacing.knowledge import FEWEST, TRIAL_LOSS, Knowledge, most_nodes
 from anydraft.pacing.ledger import Ledger
+from anydraft.pacing.now import Free, Now
 from anydraft.pacing.reach import LEAST
-from anydraft.pacing.serving import EVEN, Gap
-from anydraft.pacing.times import EDGES
-from anydraft.pacing.urgency import spared, urgency
+from anydraft.pacing.serving import Gap
 from anydraft.row import Row
 
 ADVANTAGE, PATIENCE = 0.01, 0.5
@@ -36,10 +33,6 @@ for, whatever was learned of levels, or a drafter that was wrong at first would 
 
 SHORTEST = 3
 """Levels of a draft that is made to find out, whatever is stated: of one level nothing is learned of the next."""
-
-NARROW = 8.0
-"""Width about which the time of one more node is looked for at least: that two may take much longer than one says
-nothing of a third."""
 
 DEEPER = 2
 """Times the levels of the deepest draft so far that a next one may have: nobody knows what deeper ones take."""
@@ -94,78 +87,6 @@ class Limits:
         )
 
 
-class Now(NamedTuple):
-    """The step at hand: its rows, and what time is worth.
-
-    Attributes:
-        plain: seconds of a pass of one node.
-        ratios: by edge, times of a pass over `plain`.
-        worth: tokens of all rows that `plain` is worth.
-        urgency: of each row, what its tokens are worth, 1 on average.
-        spared: share of that which drafts of now and then save.
-        gaps: of each row, what its tokens are worth by their place after the last one.
-    """
-
-    rows: Sequence[Row]
-    plain: float
-    ratios: Sequence[float]
-    worth: float
-    urgency: Sequence[float]
-    spared: float = 1.0
-    gaps: Sequence[Gap] = ()
-
-    @classmethod
-    def of(cls, known: Knowledge, rows: Sequence[Row]) -> Now:
-        """What is known of it."""
-        plain, ratios = known.times.table(len(rows))
-        now = cls(rows, plain, ratios, len(rows) * known.serving(rows[0]).speed, (1.0,), gaps=(EVEN,) * len(rows))
-        if len(rows) == 1:
-            return now
-        own = min(now.node(0.0), 1.0)
-        urgent = urgency(rows, own)
-        return now._replace(urgency=urgent, spared=spared(rows, urgent, own))
-
-    def of_free(self) -> Now:
-        """The same where drafts of free drafters are all that there is, which come now and then."""
-        return self if self.spared == 1 else self._replace(urgency=[self.spared * each for each in self.urgency])
-
-    @property
-    def first(self) -> float:
-        """What the tokens are worth that all rows get without any draft."""
-        return sum(gap.own for gap in self.gaps)
-
-    def in_gaps(self, gap: Gap, free: Sequence[float]) -> Now:
-        """The same with such a gap where nothing is expected of free drafts."""
-        return self._replace(gaps=[EVEN if tokens else gap for tokens in free])
-
-    def valued(self, chances: Sequence[list[float]]) -> Sequence[list[float]]:
-        """What the nodes of each row are worth, by their chances."""
-        if len(chances) == 1:
-            return chances
-        return [[urgent * chance for chance in row] for urgent, row in zip(self.urgency, chances, strict=True)]
-
-    def best_width(self, chances: Sequence[list[float]]) -> tuple[int, float]:
-        """Width of the pass over such nodes that is worth most, and what is expected of it beyond a token a row.
-
-        What is expected counts by the urgency of the rows.
-        """
-        width, tokens, _ = pruning.worth(self.valued(chances), self.worth, self.ratios)
-        return width, tokens
-
-    def passes(self, width: float) -> float:
-        """Time of passes in plain ones, which are so wide on average."""
-        above = bisect_left(EDGES, width)
-        if above == 0 or above == len(EDGES):
-            return self.ratios[min(above, len(EDGES) - 1)]
-        share = (width - EDGES[above - 1]) / (EDGES[above] - EDGES[above - 1])
-        return self.ratios[above - 1] * (1 - share) + self.ratios[above] * share
-
-    def node(self, width: float) -> float:
-        """Time of one more node in a pass of about that width, in plain ones."""
-        width = max(width, NARROW)
-        return max(0.0, self.passes(2 * width) - self.passes(width / 2)) / (1.5 * width)
-
-
 class Choice(NamedTuple):
     """A costly drafter, the rows it is asked for (places), and what is expected.
 
@@ -180,56 +101,54 @@ class Choice(NamedTuple):
     passes: float = 0.0
     ledger: Ledger | None = None
 
-    def tokens(self, now: Now, free: Sequence[float]) -> float:
+    def tokens(self, now: Now, free: Free) -> float:
         """What the tokens of all rows are worth that are expected."""
-        found = now.first + sum(free)
+        found = now.first + sum(free.tokens)
         for i, gain in zip(self.places, self.gains, strict=True):
-            found += now.gaps[i].drafted(gain) * now.urgency[i] - free[i]
+            found += now.gaps[i].drafted(gain) * now.urgency[i] - free.tokens[i]
         return found
 
-    def of_gap(self, gap: Gap, count: int, copied: float) -> float:
+    def of_gap(self, now: Now, gap: Gap, copied: float) -> float:
         """Plain passes that a token takes if it drafts like this in gaps.
 
         Args:
-            count: rows; copied: plain passes that one takes beyond the end of a gap.
+            copied: plain passes that one takes beyond the end of a gap.
         """
-        tokens = count + sum(self.gains)
-        within = count + sum(gap._replace(own=1.0, beyond=0.0).drafted(gain) for gain in self.gains)
+        counted, count = gap._replace(own=1.0, beyond=0.0), len(now.rows)
+        tokens = within = float(count)
+        for i, gain in zip(self.places, self.gains, strict=True):
+            tokens += now.urgency[i] * gain
+            within += now.urgency[i] * counted.drafted(gain)
         own = (count * self.passes - copied * (tokens - within)) / within
         return own if own > copied else count * self.passes / tokens
 
 
-def best(
-    known: Knowledge, now: Now, crew: Crew, free: Sequence[float], width: int
-) -> tuple[Choice | None, Now]:
+def best(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | None, Now]:
     """The costly drafter that pays best at present, or None when none pays, and the step with what is worth what then.
 
     Args:
-        free: per row the tokens expected of free drafts.
-        width: of a pass over those.
+        free: what free drafters have.
     """
     count, serving = len(now.rows), known.serving(now.rows[0])
     gap = serving.gap()
     plain = now = now.in_gaps(gap, free)
     if known.safety.debt > DEEPEST_DEBT + count:
         return None, plain
-    offers = [offer for which in crew.working if (offer := _offer(known, now, crew, which, free, width)) is not None]
-    own = min((offer.of_gap(gap, count, serving.copied) for offer in offers), default=1.0)
+    offers = [offer for which in crew.working if (offer := _offer(known, now, crew, which, free)) is not None]
+    own = min((offer.of_gap(now, gap, serving.copied) for offer in offers), default=1.0)
     if own < 1:
         now = now.in_gaps(serving.gap(own), free)._replace(worth=count * max(1.0, serving.with_other(own)))
-    found, most = None, now.first + sum(free) - now.worth * now.passes(width)
+    found, most = None, now.first + sum(free.tokens) - now.worth * now.passes(free.width)
     for offer in offers:
         # Of several rows, whose luck differs, the mean is surer than of one.
-        patience = PATIENCE * math.sqrt(count) * known.doubt(now.rows[0], crew.names[offer.which])
+        patience = PATIENCE * now.worth * known.doubt(now.rows[0], crew.names[offer.which]) / math.sqrt(count)
         value = offer.tokens(now, free) - now.worth * offer.passes + patience - count * ADVANTAGE
         if value > most:
             found, most = offer, value
     return found, plain if found is None else now
 
 
-def _offer(
-    known: Knowledge, now: Now, crew: Crew, which: int, free: Sequence[float], width: int
-) -> Choice | None:
+def _offer(known: Knowledge, now: Now, crew: Crew, which: int, free: Free) -> Choice | None:
     """What a costly drafter would bring, for as many rows as pay; None if it is unknown or free."""
     rows, count, name = now.rows, len(now.rows), crew.names[which]
     drafter = known.drafters.get(name)
@@ -240,13 +159,13 @@ def _offer(
         gap.drafted(draft.gain) * urgent for gap, draft, urgent in zip(now.gaps, drafts, now.urgency, strict=True)
     ]
     order = [i for i in range(count) if rows[i].remaining > 1]
-    order.sort(key=lambda i: free[i] - gains[i])
-    tokens, starting, levels, wide = now.first + sum(free), 0.0, 0.0, float(width)
+    order.sort(key=lambda i: free.tokens[i] - gains[i])
+    tokens, starting, levels, wide = now.first + sum(free.tokens), 0.0, 0.0, float(free.width)
     found, most = None, -math.inf
     for place, i in enumerate(order, start=1):
-        if gains[i] <= free[i]:
+        if gains[i] <= free.tokens[i]:
             break
-        tokens += gains[i] - free[i]
+        tokens += gains[i] - free.tokens[i]
         if not crew.met(which, rows[i]):  # reading the prompt is paid for by all that is still to come
             share = (1 + drafts[i].gain) / max(1, rows[i].remaining)
             starting += share * known.reading(drafter, length(rows[i]), count)
@@ -275,11 +194,11 @@ def wanted(known: Knowledge, now: Now, name: str, place: int, rows: int, limits:
     if drafter is None or step is None:
         return limits.bounds(rows, FIRST, (0.1,))
     record, draft, step = drafter.record(row), known.expected(row, name, rows), step / now.plain
+    hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor())
     value = rows * now.urgency[place]
     hits = now.worth * step / value  # a further level is worth its time if it brings what a token is worth so often
-    worth = [now.gaps[place].token(level) for level in range(1, limits.depth + 1)]
-    hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor())
-    if probing and hits * value < len(now.rows):  # in a batch one row is asked for what is learned for all
+    worth = [now.gaps[place].token(hazards.tokens * level) for level in range(1, limits.depth + 1)]
+    if probing and hits * value < len(now.rows) * worth[0]:  # in a batch one row is asked for what is learned for all
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
         asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, worth[:PROBE], *frailties))
         least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))

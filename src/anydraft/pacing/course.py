@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from anydraft.growth import Bounds
 from anydraft.pacing.asking import Asking
-from anydraft.pacing.choosing import Choice, Now
+from anydraft.pacing.choosing import Choice
+from anydraft.pacing.now import Now
 from anydraft.pacing.protocol import Outcome
 
 TOGETHER, SEASONED = 4, 24

@@ -43,10 +43,10 @@ FADING_IDLE = 0.95
 GAINS_IN_HAND = 8.0
 """Plain passes gained by drafts, and of one drafter lost, that are remembered."""
 
-FIRST_GAP, LONGEST_GAP = 4, 48
+FIRST_PAUSE, LONGEST_PAUSE = 4, 48
 """Tokens from a probe that did not pay to the next."""
 
-TRIAL_GAP = 16
+TRIAL_PAUSE = 16
 """Tokens between drafts of a drafter on trial, at least."""
 
 LONGEST_REST = 16.0
@@ -64,7 +64,7 @@ class Record:
     Attributes:
         drafts: so far; texts: of how many rows; trial_loss: plain passes lost by the first of them.
         errors: squared ones of forecasts, for each of `GENERAL`.
-        profit: tokens of a row that a step with a draft brought beyond what its time was worth.
+        profit: plain passes that the tokens of a step with a draft were worth beyond those that it took.
         gains: what its drafts have gained or lost against doing without it.
         use: of a free drafter, tokens that asking it gained a step, less what asking and verifying took.
     """
@@ -115,7 +115,7 @@ class Form:
         drafted: whether there was any draft.
         position: of the row after its last draft, or up to which the time without any was counted.
         due: position of the row from which on a probe is due.
-        gap: tokens from a probe that did not pay to the next.
+        pause: tokens from a probe that did not pay to the next.
     """
 
     runs: Runs = field(default_factory=Runs)
@@ -124,7 +124,7 @@ class Form:
     drafted: bool = False
     position: int = 0
     due: int = 0
-    gap: int = FIRST_GAP
+    pause: int = FIRST_PAUSE
 
     def idle(self, position: int) -> None:
         """The row has come so far without further drafts."""
@@ -150,7 +150,7 @@ class Form:
         return min(record.drafts, self.runs.ends + min(record.general, PER_TEXT * record.texts))
 
     def doubt(self, record: Record) -> float:
-        """Standard error of what a draft of the row is expected to bring, in tokens."""
+        """Standard error of what a draft of the row is expected to bring, in plain passes."""
         return record.profit.deviation / math.sqrt(max(1.0, self.rests(record)))
 
     def probed(self, position: int, lost: float, *, paid: bool, on_trial: bool, again: bool) -> None:
@@ -163,10 +163,10 @@ class Form:
             self.due = position
             return
         if on_trial:
-            self.gap = min(round(TRIAL_GAP * max(1.0, lost)), LONGEST_GAP)
+            self.pause = min(round(TRIAL_PAUSE * max(1.0, lost)), LONGEST_PAUSE)
         else:
-            self.gap = FIRST_GAP // 2 if paid else min(2 * self.gap, LONGEST_GAP)
-        self.due = position + self.gap
+            self.pause = FIRST_PAUSE // 2 if paid else min(2 * self.pause, LONGEST_PAUSE)
+        self.due = position + self.pause
 
 
 class Experience:

@@ -48,12 +48,12 @@ class State:
     """What is known of a row: its form with each drafter, what was done for it, and with how many rows at last.
 
     Attributes:
-        gap: tokens of its last step, if no free drafter had anything in it.
+        in_gap: tokens of its last step, if no free drafter had anything in it.
     """
 
     forms: dict[str, Form] = field(default_factory=dict)
     rows: int = 1
-    gap: int = 0
+    in_gap: int = 0
     report: PacingReport = field(default_factory=PacingReport)
 
     def form(self, name: str) -> Form:
@@ -127,7 +127,7 @@ class Knowledge:
         return form.expected(self.drafters[name].record(row), min(self.depth, most_nodes(self.nodes, rows)))
 
     def doubt(self, row: Row, name: str) -> float:
-        """Standard error of what a draft of a known drafter is expected to bring the row, in tokens."""
+        """Standard error of what a draft of a known drafter is expected to bring the row, in plain passes."""
         return self.form(row, name).doubt(self.drafters[name].record(row))
 
     def serving(self, row: Row) -> Serving:

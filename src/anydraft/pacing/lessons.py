@@ -8,6 +8,7 @@ from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.protocol import Outcome
 from anydraft.pacing.reach import Path
+from anydraft.pacing.serving import Serving
 from anydraft.row import Row
 from anydraft.tree import DraftTree
 from anydraft.verify import walk
@@ -31,7 +32,7 @@ def learn_plain(known: Knowledge, rows: Sequence[Row], steps: int) -> None:
     for _ in range(steps):
         serving.add(0.0, 0.0, 1.0, 1.0)
         for row in rows:
-            _pass_by(known, row, 1, served=False)
+            _pass_by(known, serving, row, 1, served=False)
 
 
 def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
@@ -42,9 +43,10 @@ def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     seconds = outcome.seconds_draft / len(step.asked) + known.learning.value
     for asked in step.asked:
         _judge(known, asked, outcome.rows[0], -min(seconds / plain, 1.0), wanted=False, right=False)
-    known.serving(outcome.rows[0]).add(0.0, 0.0, 1.0, 1.0)
+    serving = known.serving(outcome.rows[0])
+    serving.add(0.0, 0.0, 1.0, 1.0)
     for row in outcome.rows:
-        _pass_by(known, row, 1, served=False)
+        _pass_by(known, serving, row, 1, served=False)
         state = known.state(row)
         state.rows = count
         state.report.count("plain")
@@ -58,7 +60,11 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     tokens = 1 + step.gained([len(accepted) for accepted in outcome.accepted])
     drafting = sum(_seconds(known, asked, count) for asked in step.asked) + step.costly * known.deciding.value
     taken = drafting / plain + passed
-    valued = step.committed([len(accepted) for accepted in outcome.accepted])
+    free, serving = {asked.which for asked in step.asked if not asked.costly}, known.serving(outcome.rows[0])
+    served = [draft.drafter in free for draft in outcome.drafts]
+    right = [len(accepted) for accepted in outcome.accepted]
+    valued = step.committed(right, served, serving.gap())
+    without = step.committed(right, served, serving.gap(), plainly=True) / serving.speed
     if step.probing and not _on_trial(known, step):
         step.ledger.lost(taken - valued / step.speed)
     _count(known, taken, tokens)
@@ -75,7 +81,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
                 _learn_draft(known, asked, outcome, place)
     for asked in step.asked:
         if asked.costly:
-            _account(known, asked, step, outcome, valued, taken)
+            _account(known, asked, step, outcome, valued, without, taken)
 
 
 def _count(known: Knowledge, taken: float, tokens: float) -> None:
@@ -102,7 +108,7 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     A draft that was not verified is held against the tokens that were committed all the same.
     """
     free = [asked for asked in step.asked if not asked.costly]
-    serving, gap = known.serving(outcome.rows[0]), _in_gaps(known, outcome, {asked.which for asked in free})
+    serving, gap = known.serving(outcome.rows[0]), _pass_gaps(known, outcome, {asked.which for asked in free})
     if not free:
         serving.add(0.0, 0.0, passed, gap)
         return
@@ -133,26 +139,27 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     serving.add(served / count, tokens, passed, gap)
 
 
-def _in_gaps(known: Knowledge, outcome: Outcome, free: Set[int]) -> float:
+def _pass_gaps(known: Knowledge, outcome: Outcome, free: Set[int]) -> float:
     """Tokens of gaps, per row, that a step committed; what is seen of where gaps end is learned.
 
     Args:
         free: drafters.
     """
-    found, gap = 0.0, known.serving(outcome.rows[0]).gap()
+    serving = known.serving(outcome.rows[0])
+    found, gap = 0.0, serving.gap()
     for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
         served, tokens = draft.drafter in free, 1 + len(accepted)
-        _pass_by(known, row, tokens, served=served)
+        _pass_by(known, serving, row, tokens, served=served)
         found += 0.0 if served else gap.within(tokens)
     return found / len(outcome.rows)
 
 
-def _pass_by(known: Knowledge, row: Row, tokens: int, *, served: bool) -> None:
+def _pass_by(known: Knowledge, serving: Serving, row: Row, tokens: int, *, served: bool) -> None:
     """A row has so many tokens more, and had a free draft or was in a gap."""
     state = known.state(row)
-    if state.gap:
-        known.serving(row).went(state.gap, ended=served)
-    state.gap = 0 if served else tokens
+    if state.in_gap:
+        serving.went(state.in_gap, ended=served)
+    state.in_gap = 0 if served else tokens
 
 
 def _judge(known: Knowledge, asked: Asked, row: Row, gained: float, *, wanted: bool, right: bool) -> None:
@@ -176,25 +183,23 @@ def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, com
 
 
 def _account(
-    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, valued: float, taken: float
+    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, valued: float, without: float, taken: float
 ) -> None:
     """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
 
     Args:
         valued: what the tokens of the step are worth, in tokens of a row.
-        taken: time of the step in plain passes.
+        without: plain passes that they would take without costly drafters; taken: what the step took.
     """
-    record, worth = known.drafters[asked.name].record(asked.rows[0]), taken * step.speed
-    on_trial, lost = known.on_trial(record), max(0.0, taken - valued / step.speed)
+    record, gained = known.drafters[asked.name].record(asked.rows[0]), valued / step.speed - taken
+    on_trial, lost = known.on_trial(record), max(0.0, -gained)
     if on_trial:
         record.trial_loss += lost
     record.drafts += 1
-    record.profit.add(valued - worth)
+    record.profit.add(gained)
     if step.ledger is not record.gains:  # else it is there already
-        serving = known.serving(step.rows[0])
-        without = step.committed([len(accepted) for accepted in outcome.accepted], serving.gap())
-        record.gains.lost(taken - without / serving.speed)
-    paid = valued > worth
+        record.gains.lost(taken - without)
+    paid = gained > 0
     for row, position in zip(outcome.rows, outcome.positions, strict=True):
         if row in asked.rows:
             known.form(row, asked.name).probed(position, lost, paid=paid, on_trial=on_trial, again=asked.again)

@@ -17,10 +17,11 @@ from weakref import WeakKeyDictionary, ref
 
 from anydraft.crew import Crew
 from anydraft.pacing.asking import Asking
-from anydraft.pacing.choosing import Choice, Limits, Now, best, wanted
+from anydraft.pacing.choosing import Choice, Limits, best, wanted
 from anydraft.pacing.course import SEASONED, Course, Standing
 from anydraft.pacing.knowledge import Knowledge
 from anydraft.pacing.lessons import learn, learn_nothing, learn_plain
+from anydraft.pacing.now import Free, Now
 from anydraft.pacing.probing import due
 from anydraft.pacing.protocol import NO_DRAFT, Draft, Outcome
 from anydraft.pacing.pruning import worth
@@ -102,7 +103,8 @@ class Measured:
         now = Now.of(known, rows)
         step.urgency, step.spared = now.urgency, now.spared
         choice, now = self._chosen(course, step, now, waits=waits)
-        step.speed, step.gaps = now.worth / count, now.gaps
+        step.speed = now.worth / count
+        step.value(now.gaps)
         if choice is not None:
             name, places = crew.names[choice.which], choice.places
             bounds = [wanted(known, now, name, i, len(places), self.limits, probing=step.probing) for i in places]
@@ -128,18 +130,19 @@ class Measured:
     def _chosen(self, course: Course, step: Asking, now: Now, *, waits: bool) -> tuple[Choice | None, Now]:
         """The costly drafter to ask, to gain or to find out, and what time is worth then; None where nobody is."""
         known, crew, count = self.known, step.crew, len(step.rows)
-        width, free = 1, [0.0] * count
+        free = Free.nothing(count)
         if step.offered:
             alone = now.of_free()
             width, tokens = alone.best_width(step.chances)
             if tokens:
-                free = [sum(sorted(row, reverse=True)[: width - 1]) for row in alone.valued(step.chances)]
+                valued = alone.valued(step.chances)
+                free = Free([sum(sorted(row, reverse=True)[: width - 1]) for row in valued], width)
         if waits:
             return None, now
-        choice, now = best(known, now, crew, free, width)
+        choice, now = best(known, now, crew, free)
         if choice is None:
             choice, course.wait = due(known, now, crew, free)
-            if choice is None and any(free) and best(known, now, crew, [0.0] * count, 1)[0] is not None:
+            if choice is None and any(free.tokens) and best(known, now, crew, Free.nothing(count))[0] is not None:
                 course.wait = 0  # only in this step, for what free drafters have, no costly one pays
             step.probing = choice is not None
             if choice is not None and choice.ledger is not None:

@@ -33,9 +33,9 @@ class Gap(NamedTuple):
     own: float = 1.0
     beyond: float = 1.0
 
-    def token(self, depth: int) -> float:
-        """Worth of the token so many after the next one."""
-        return self.beyond + (self.own - self.beyond) * self.goes_on**depth
+    def token(self, depth: float) -> float:
+        """Worth of the token after so many others of the step."""
+        return self.beyond + (self.own - self.beyond) * float(self.goes_on**depth)
 
     def within(self, tokens: int) -> float:
         """How many of so many tokens are expected to be of the gap."""
