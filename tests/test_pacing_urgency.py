@@ -155,6 +155,7 @@ def test_a_step_is_judged_by_what_its_rows_tokens_are_worth() -> None:
     known.drafters["copier"] = Experience()
     step.asked = [Asked(0, "copier", rows, [DraftTree.EMPTY, tree], 4, [9, 9], 0.0, 0.0, False, True, True)]
     accepted: list[list[int]] = [[], [0, 1, 2, 3]]
+    step.served = [False, True]
     learn(known, step, Outcome(rows, [NO_DRAFT, Draft(tree, 0)], accepted, 0.0, 1.0, [0, 0]))
     passed = known.seconds(2, 5)
     assert known.safety.debt == pytest.approx(passed - 2)  # four tokens of one row of two, by half: one more than plain

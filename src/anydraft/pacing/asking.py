@@ -62,6 +62,7 @@ class Asking:
         probing: whether drafts are verified to find out; ledger: where what that loses is entered.
         speed: tokens of a row that a plain pass is worth.
         urgency: per row, what its tokens are worth, 1 on average; spared: share of that which free drafts save.
+        served: per row, whether free drafters have something that is worth verifying by itself.
         gaps: per row, what its tokens are worth by their place.
     """
 
@@ -85,6 +86,7 @@ class Asking:
         self.speed = 1.0
         self.urgency: Sequence[float] = [1.0] * len(rows)
         self.spared = 1.0
+        self.served = [False] * len(rows)
         self.gaps: Sequence[Gap] = [EVEN] * len(rows)
 
     @property
@@ -96,19 +98,21 @@ class Asking:
         """What so many tokens of each row are worth, in tokens of a row."""
         return sum(urgent * tokens for urgent, tokens in zip(self.urgency, accepted, strict=True)) / len(accepted)
 
-    def committed(self, accepted: Sequence[int], served: Sequence[bool], gap: Gap, *, plainly: bool = False) -> float:
+    def committed(
+        self, accepted: Sequence[int], served: Sequence[bool], copied: float, otherwise: Gap | None = None
+    ) -> float:
         """What the tokens of the step are worth if so many of each row's draft were kept, in tokens of a row.
 
         Args:
-            served: rows whose drafts are of free drafters: their tokens are worth the time that copies take.
-            gap: what tokens are worth in gaps if plain passes are made there; plainly: count them like that.
+            served: rows with free drafts; copied: worth of a token of those.
+            otherwise: what tokens are worth in gaps, if not as when it was decided.
         """
         found = 0.0
-        for own, urgent, tokens, copied in zip(self.gaps, self.urgency, accepted, served, strict=True):
-            if copied:
-                found += gap.beyond * (1 + urgent * tokens)
+        for gap, urgent, tokens, free in zip(self.gaps, self.urgency, accepted, served, strict=True):
+            if free:
+                found += copied * (1 + self.spared * urgent * tokens)
                 continue
-            worth = gap if plainly and own != EVEN else own
+            worth = gap if otherwise is None or gap == EVEN else otherwise
             found += worth.own + urgent * (worth.committed(1 + tokens) - worth.own)
         return found / len(accepted)
 

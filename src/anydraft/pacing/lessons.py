@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.knowledge import Knowledge
@@ -61,13 +61,14 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     drafting = sum(_seconds(known, asked, count) for asked in step.asked) + step.costly * known.deciding.value
     taken = drafting / plain + passed
     free, serving = {asked.which for asked in step.asked if not asked.costly}, known.serving(outcome.rows[0])
-    served = [draft.drafter in free for draft in outcome.drafts]
+    served = [had and draft.drafter in free for had, draft in zip(step.served, outcome.drafts, strict=True)]
     right = [len(accepted) for accepted in outcome.accepted]
-    valued = step.committed(right, served, serving.gap())
-    without = step.committed(right, served, serving.gap(), plainly=True) / serving.speed
+    valued = step.committed(right, served, serving.copied * step.speed)
+    without = step.committed(right, served, serving.copied * serving.speed, serving.gap()) / serving.speed
     if step.probing and not _on_trial(known, step):
         step.ledger.lost(taken - valued / step.speed)
     _count(known, taken, tokens)
+    _learn_gaps(known, step, outcome, served, passed)
     _learn_free(known, step, outcome, passed)
     names = {asked.which: asked.name for asked in step.asked}
     for place, (row, draft) in enumerate(zip(outcome.rows, outcome.drafts, strict=True)):
@@ -108,12 +109,7 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
     A draft that was not verified is held against the tokens that were committed all the same.
     """
     free = [asked for asked in step.asked if not asked.costly]
-    serving, gap = known.serving(outcome.rows[0]), _pass_gaps(known, outcome, {asked.which for asked in free})
-    if not free:
-        serving.add(0.0, 0.0, passed, gap)
-        return
     count, plain = len(outcome.rows), known.seconds(len(outcome.rows), 1)
-    served, tokens = 0, 0.0
     nodes = sum(len(draft.tree) for draft in outcome.drafts)
     for asked in free:
         mine = [0] * count
@@ -130,28 +126,26 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
                 committed = row.tokens[outcome.positions[i] - 1 - len(accepted) : outcome.positions[i]]
                 right += _in_hindsight(known, asked, row, tree, committed)
         gained = step.spared * step.gained(mine)
-        served, tokens = served + drafts, tokens + gained
         gained -= (passed - 1) * verified / max(1, nodes)
         # Where nobody else was asked, all that was done between the passes was done for free drafters.
         seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
         gained -= min(seconds / plain, 1.0)
         _judge(known, asked, outcome.rows[0], gained, wanted=drafts > 0, right=2 * right > seen)
-    serving.add(served / count, tokens, passed, gap)
 
 
-def _pass_gaps(known: Knowledge, outcome: Outcome, free: Set[int]) -> float:
-    """Tokens of gaps, per row, that a step committed; what is seen of where gaps end is learned.
+def _learn_gaps(known: Knowledge, step: Asking, outcome: Outcome, served: Sequence[bool], passed: float) -> None:
+    """What free drafters had, and where gaps ended.
 
     Args:
-        free: drafters.
+        served: rows with free drafts; passed: time of the pass, in plain ones.
     """
-    serving = known.serving(outcome.rows[0])
-    found, gap = 0.0, serving.gap()
-    for row, draft, accepted in zip(outcome.rows, outcome.drafts, outcome.accepted, strict=True):
-        served, tokens = draft.drafter in free, 1 + len(accepted)
-        _pass_by(known, serving, row, tokens, served=served)
-        found += 0.0 if served else gap.within(tokens)
-    return found / len(outcome.rows)
+    serving, count = known.serving(outcome.rows[0]), len(outcome.rows)
+    gap, within = serving.gap(), 0.0
+    for row, accepted, free in zip(outcome.rows, outcome.accepted, served, strict=True):
+        _pass_by(known, serving, row, 1 + len(accepted), served=free)
+        within += 0.0 if free else gap.within(1 + len(accepted))
+    copied = [free * len(accepted) for free, accepted in zip(served, outcome.accepted, strict=True)]
+    serving.add(sum(served) / count, step.spared * step.gained(copied), passed, within / count)
 
 
 def _pass_by(known: Knowledge, serving: Serving, row: Row, tokens: int, *, served: bool) -> None:

@@ -137,13 +137,12 @@ class Measured:
             if tokens:
                 valued = alone.valued(step.chances)
                 free = Free([sum(sorted(row, reverse=True)[: width - 1]) for row in valued], width)
+        step.served = [tokens > 0 for tokens in free.tokens]
         if waits:
-            return None, now
+            return None, now.in_gaps(known.serving(step.rows[0]).gap(), free)
         choice, now = best(known, now, crew, free)
         if choice is None:
             choice, course.wait = due(known, now, crew, free)
-            if choice is None and any(free.tokens) and best(known, now, crew, Free.nothing(count))[0] is not None:
-                course.wait = 0  # only in this step, for what free drafters have, no costly one pays
             step.probing = choice is not None
             if choice is not None and choice.ledger is not None:
                 step.ledger = choice.ledger

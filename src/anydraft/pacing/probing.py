@@ -117,7 +117,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | No
         free: what free drafters have; a row of which they have something waits longer, but not for ever.
 
     Returns:
-        the choice, and if it is None the steps until there may be one.
+        the choice, and if it is None how many steps may go by without the question.
     """
     found: list[tuple[float, int, int]] = []
     ledgers: dict[tuple[int, int], Ledger | None] = {}
@@ -132,6 +132,8 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | No
             if (met and not crew.met(which, row)) or row.remaining <= 1:
                 continue
             waited = row.position - known.form(row, name).due
+            if free.tokens[i] and waited < LONGEST_PAUSE:
+                continue
             if waited < 0:
                 wait = min(wait, -waited)
                 continue
@@ -139,15 +141,15 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | No
             if drafter is not None:
                 start = 0.0 if met else known.reading(drafter, length(row), len(rows))
                 means = Look(known, now, free, name, drafter, i).means(start)
+            if means.beaten and waited < BEATEN:
+                continue
             if means.wait:
                 wait = min(wait, means.wait)
-            elif free.tokens[i] and waited < (BEATEN if means.beaten else LONGEST_PAUSE):
-                wait = 1  # in the next step they may have nothing
-            else:
-                found.append((means.loss, which, i))
-                ledgers[which, i] = means.ledger
+                continue
+            found.append((means.loss, which, i))
+            ledgers[which, i] = means.ledger
     if not found:
-        return None, wait
+        return None, 0 if all(free.tokens) else wait  # in the next step they may have nothing
     _, which, first = min(found)
     # Others who have met the drafter come along: that costs little more and tells much more.
     others = [i for _, who, i in found if who == which and i != first and crew.met(which, rows[i])]

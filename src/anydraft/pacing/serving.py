@@ -80,7 +80,8 @@ class Serving:
         self._gap = keep * self._gap + gap
         self._served = keep * self._served + served
         self._tokens = keep * self._tokens + tokens
-        self._passes = keep * self._passes + served * passes
+        # Rows beside a copy would have had a plain pass anyway.
+        self._passes = keep * self._passes + (passes - (1 - served) if served else 0.0)
         self.speed = max(1.0, self.with_other(1.0))
 
     def went(self, tokens: int, *, ended: bool) -> None:
