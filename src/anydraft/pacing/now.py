@@ -19,7 +19,7 @@ nothing of a third."""
 
 
 class Free(NamedTuple):
-    """What free drafters have: per row the tokens that are expected, and the width of the pass over those."""
+    """What free drafters have: per row what its tokens are worth that are expected, and the width of a pass over them."""
 
     tokens: Sequence[float]
     width: int
@@ -81,10 +81,7 @@ class Now(NamedTuple):
         return [[urgent * chance for chance in row] for urgent, row in zip(self.urgency, chances, strict=True)]
 
     def best_width(self, chances: Sequence[list[float]]) -> tuple[int, float]:
-        """Width of the pass over such nodes that is worth most, and what is expected of it beyond a token a row.
-
-        What is expected counts by the urgency of the rows.
-        """
+        """Width of the pass over nodes worth so much that pays most, and what they are worth by the urgency of rows."""
         width, tokens, _ = pruning.worth(self.valued(chances), self.worth, self.ratios)
         return width, tokens
 

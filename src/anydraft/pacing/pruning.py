@@ -1,4 +1,4 @@
-"""Which nodes of given drafts are worth verifying: those whose chance pays for the time that they add to the pass."""
+"""Which nodes of given drafts are worth verifying: those that pay for the time that they add to the pass."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def worth(
     """The best width of a pass over several rows: the one with the most tokens, less what its time is worth.
 
     Args:
-        chances: per row the probabilities of its nodes.
+        chances: per row what its nodes are worth: their probabilities, times what a token is worth at their depth.
         rate: what the time of a pass of one node is worth, in tokens of all rows.
         ratios: by edge (`EDGES`), the time of a pass over that of a pass of one node.
         least: smallest width.
 
     Returns:
-        the width, the tokens expected of it beyond one per row, and its value beyond one token per row.
+        the width, what its nodes are worth, and that less what its time is worth.
     """
     descending = [sorted(filter(None, row), reverse=True) for row in chances]
     columns = descending[0] if len(descending) == 1 else map(sum, zip_longest(*descending, fillvalue=0.0))
@@ -43,7 +43,7 @@ def worth(
 def kept(chances: Sequence[float], width: int) -> list[int]:
     """The likeliest nodes that fit a width, root included; ascending, closed under ancestors.
 
-    A node's chance is below its parent's, so that the likeliest nodes hold their ancestors.
+    A node's chance is below its parent's, and deeper tokens are worth no more, so the likeliest hold their ancestors.
     """
     order = sorted(range(len(chances)), key=chances.__getitem__, reverse=True)  # of equal ones the elder comes first
     return sorted(order[: width - 1])
