@@ -19,7 +19,7 @@ nothing of a third."""
 
 
 class Free(NamedTuple):
-    """What free drafters have: per row what its tokens are worth that are expected, and the width of a pass over them."""
+    """What free drafters have: per row the worth of the tokens that are expected, and the width of a pass over them."""
 
     tokens: Sequence[float]
     width: int
