@@ -390,7 +390,8 @@ def test_a_probe_that_pays_gives_back_what_others_lost(paid_from_gains: bool) ->
     record = known.drafters["writer"].record(row)
     record.drafts, record.gains.debt = TRIAL_DRAFTS, -4.0
     known.doubting.debt, known.doubting.share = 4.0, 0.0
-    step.probing, step.ledger = True, record.gains if paid_from_gains else known.doubting
+    step.probing = step.costly = True
+    step.ledger = record.gains if paid_from_gains else known.doubting
     committed(known, step, [Draft(tree, WRITER)], 3)
     gained = 4 - known.seconds(1, 5)
     assert known.doubting.debt == pytest.approx(4.0 if paid_from_gains else 4.0 - gained)

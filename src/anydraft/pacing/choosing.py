@@ -197,14 +197,16 @@ def wanted(known: Knowledge, now: Now, name: str, place: int, rows: int, limits:
     hazards, frailties = record.reach.hazards(), record.reach.frailties(known.form(row, name).frailty.factor())
     value = rows * now.urgency[place]
     hits = now.worth * step / value  # a further level is worth its time if it brings what a token is worth so often
-    worth = [now.gaps[place].token(hazards.tokens * level) for level in range(1, limits.depth + 1)]
-    if probing and hits * value < len(now.rows) * worth[0]:  # in a batch one row is asked for what is learned for all
+    gap, per_level = now.gaps[place], hazards.tokens
+    # In a batch one row is asked for what is learned for all.
+    if probing and hits * value < len(now.rows) * gap.token(per_level):
         left = max(1, int((TRIAL_LOSS - record.trial_loss) / step)) if known.on_trial(record) else PROBE
-        asked = (min(DARING * mass, BOLD) for mass in hazards.least_masses(hits, worth[:PROBE], *frailties))
+        masses = hazards.least_masses(hits, gap.tokens(PROBE, per_level), *frailties)
+        asked = (min(DARING * mass, BOLD) for mass in masses)
         least = tuple(LEAST if level < SHORTEST else mass for level, mass in enumerate(asked))
         return limits.bounds(rows, min(PROBE, left), least, record.sides.share)
     depth = min(limits.deep(draft.gain), DEEPER * max(drafter.times.deepest, FIRST))
     verifying = now.node(draft.width) * (draft.width - 1) / max(draft.levels, 1.0)
     hits += now.worth * verifying / value  # and its nodes take their time, or the place of others
-    least = hazards.least_masses(hits, worth[:depth], *frailties)
+    least = hazards.least_masses(hits, gap.tokens(depth, per_level), *frailties)
     return limits.bounds(rows, depth, least, record.sides.share, draft.width)

@@ -62,11 +62,13 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     taken = drafting / plain + passed
     free, serving = {asked.which for asked in step.asked if not asked.costly}, known.serving(outcome.rows[0])
     served = [had and draft.drafter in free for had, draft in zip(step.served, outcome.drafts, strict=True)]
-    right = [len(accepted) for accepted in outcome.accepted]
-    valued = step.committed(right, served, serving.copied * step.speed)
-    without = step.committed(right, served, serving.copied * serving.speed, serving.gap()) / serving.speed
-    if step.probing and not _on_trial(known, step):
-        step.ledger.lost(taken - valued / step.speed)
+    worth = without = 0.0
+    if step.costly:  # in plain passes
+        right = [len(accepted) for accepted in outcome.accepted]
+        worth = step.committed(right, served, serving.copied * step.speed) / step.speed
+        without = step.committed(right, served, serving.copied * serving.speed, serving.gap()) / serving.speed
+        if step.probing and not _on_trial(known, step):
+            step.ledger.lost(taken - worth)
     _count(known, taken, tokens)
     _learn_gaps(known, step, outcome, served, passed)
     _learn_free(known, step, outcome, passed)
@@ -82,7 +84,7 @@ def learn(known: Knowledge, step: Asking, outcome: Outcome) -> None:
                 _learn_draft(known, asked, outcome, place)
     for asked in step.asked:
         if asked.costly:
-            _account(known, asked, step, outcome, valued, without, taken)
+            _account(known, asked, step, outcome, worth, without, taken)
 
 
 def _count(known: Knowledge, taken: float, tokens: float) -> None:
@@ -177,15 +179,15 @@ def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, com
 
 
 def _account(
-    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, valued: float, without: float, taken: float
+    known: Knowledge, asked: Asked, step: Asking, outcome: Outcome, worth: float, without: float, taken: float
 ) -> None:
     """Who drafted is charged with what the whole step lost, and when it is due again depends on whether the step paid.
 
     Args:
-        valued: what the tokens of the step are worth, in tokens of a row.
-        without: plain passes that they would take without costly drafters; taken: what the step took.
+        worth: plain passes that the tokens of the step are worth; without: those that they would take without costly
+            drafters; taken: those that the step took.
     """
-    record, gained = known.drafters[asked.name].record(asked.rows[0]), valued / step.speed - taken
+    record, gained = known.drafters[asked.name].record(asked.rows[0]), worth - taken
     on_trial, lost = known.on_trial(record), max(0.0, -gained)
     if on_trial:
         record.trial_loss += lost

@@ -37,6 +37,10 @@ class Gap(NamedTuple):
         """Worth of the token after so many others of the step."""
         return self.beyond + (self.own - self.beyond) * float(self.goes_on**depth)
 
+    def tokens(self, levels: int, by_level: float) -> list[float]:
+        """Worth of the last token of each of so many levels, which bring so many tokens each."""
+        return [self.token(by_level * level) for level in range(1, levels + 1)]
+
     def within(self, tokens: int) -> float:
         """How many of so many tokens are expected to be of the gap."""
         return tokens if self.goes_on == 1 else (1 - self.goes_on**tokens) / (1 - self.goes_on)
