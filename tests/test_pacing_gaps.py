@@ -320,3 +320,27 @@ def speeds(drafters: list[Simulated], seed: int) -> list[float]:
     """Of some texts, after the first."""
     world, pacing = World(drafters, cost=lambda rows, width: 1.0 + 0.03 * (rows * width - 1), seed=seed), Measured()
     return [world.run(pacing, 512) for _ in range(6)][1:]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_weak_copy_in_a_gap_is_verified_whether_costly_drafters_wait_or_not(waits: bool) -> None:
+    """It is right once in six times: at one token each it is not worth its time, in a gap of a good copy it is."""
+    world = World([Simulated("copier", lambda _: 0.16, step=0.0)], cost=lambda rows, width: 1.0 + 0.05 * (width - 1))
+    pacing, row = Measured(), row_of(0, 400)
+    known = pacing.known
+    for width in (1, 2, 4, 8) * 20:
+        known.times.observe(1, width, world.cost(1, width))
+    known.drafters["copier"] = Experience()
+    known.drafters["copier"].free = True
+    widths = []
+    for serving in (Serving(), copying(6)):
+        known._serving[0.0] = serving
+        pacing.draft([row], cast(Crew, world))
+        course = pacing._found(row)
+        assert course is not None
+        course.wait = 5 if waits else 0
+        # At a speed of five a token would have to be right once in four times.
+        serving.speed = 5.0
+        widths.append(len(pacing.draft([row], cast(Crew, world))[0].tree))
+    assert widths[0] == 0
+    assert widths[1] > 0
