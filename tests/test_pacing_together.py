@@ -49,7 +49,7 @@ def test_what_is_learned_later_is_what_would_have_been_learned_at_once(
             propose=lambda which, asked, bounds: [trees[row.index] for row in asked],
         )
         pacing.known.times.observe(2, 1, 1.0)
-        course = Course(2)
+        course = Course(rows)
         for counts in zip(*kept, strict=True):
             step = Asking(pacing.known, rows, crew, {0}, {0}, at_once=not late)
             step.ask(0, places, [Bounds(4)] * len(places))
@@ -157,7 +157,8 @@ def test_nothing_stays_unlearned_when_a_row_is_finished_or_given_up() -> None:
     assert report.steps["a"] == world.drafters[0].calls - calls
 
 
-def test_a_free_drafter_is_asked_when_its_rest_is_over_by_what_steps_were_expected_to_take() -> None:
+def beside_a_copier() -> tuple[Watched, Measured]:
+    """A world with a good drafter and a free one, and a pacing that knows both; the free one rests for long."""
     writer = Simulated("writer", lambda _: GOOD, step=0.05)
     world, pacing = Watched([writer, Simulated("copier", lambda _: 0.0, step=0.0)]), Measured()
     for world.working in ([1], [0], [0, 1]):
@@ -165,13 +166,61 @@ def test_a_free_drafter_is_asked_when_its_rest_is_over_by_what_steps_were_expect
     copier = pacing.known.drafters["copier"]
     assert copier.free
     copier.awake = pacing.known.now + 1000
+    return world, pacing
+
+
+def test_a_free_drafter_is_asked_when_its_rest_is_over_by_what_steps_were_expected_to_take() -> None:
+    world, pacing = beside_a_copier()
     steps, course = standing(world, pacing, row_of(0, 600))
     assert course.standing is not None
-    copier.awake = pacing.known.now + 1.5 * course.standing.choice.passes
+    pacing.known.drafters["copier"].awake = pacing.known.now + 1.5 * course.standing.choice.passes
     before = len(world.asked)
     next(steps)
     next(steps)
     assert [which for which, _ in world.asked[before : before + 2]] == [0, 1]
+
+
+def test_while_a_choice_stands_tokens_of_a_gap_are_worth_what_they_were() -> None:
+    world, pacing = beside_a_copier()
+    row = row_of(0, 600)
+    serving = pacing.known.serving(row)
+    for _ in range(40):  # copies of some time ago, after gaps of six tokens
+        serving.went(6, ended=True)
+        serving.add(1.0, 9.0, 1.2, 0.0)
+        for _ in range(6):
+            serving.add(0.0, 0.0, 1.0, 1.0)
+    steps, course = standing(world, pacing, row)
+    first, _ = course.lessons[0]
+    assert first.gaps[0].own > first.gaps[0].beyond
+    assert 0 < first.gaps[0].goes_on < 1
+    next(steps)
+    again, _ = course.lessons[1]
+    assert again.gaps == first.gaps
+    belief = pacing.known.drafters["writer"].record(row).belief
+    (tree,) = again.asked[0].trees
+    likely = belief.probabilities(tree, belief.frailty(pacing.known.form(row, "writer").frailty_nodes), 0.0)
+    worth = [first.gaps[0].token(depth) for depth in tree.depths]
+    assert again.chances[0] == pytest.approx([a * b for a, b in zip(likely, worth, strict=True)])
+
+
+def test_passes_without_a_question_are_reported_of_every_row() -> None:
+    world, pacing = World([Simulated("a", lambda _: 0.02, step=0.3)]), Measured()
+    world.run(pacing, 400, 3)
+    rows, passes = [row_of(i, 200) for i in range(3)], world.passes
+    steps, counted = world.steps(pacing, rows), 0
+    for _ in range(120):
+        next(steps)
+        course = pacing._found(rows[0])
+        assert course is not None
+        counted = max(counted, course.idled)
+        if course.idled > 8:
+            break
+    assert counted > 8
+    reports = [pacing.report(row) for row in reversed(rows)]
+    for report in reports:
+        assert report is not None
+        assert sum(report.steps.values()) == world.passes - passes
+    assert course.idled == 0
 
 
 def test_no_draft_is_made_for_a_last_token() -> None:

@@ -6,6 +6,7 @@ as long as in a loop. So a choice that pays stands for some steps, of which is l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from anydraft.pacing.asking import Asking
 from anydraft.pacing.choosing import Choice
 from anydraft.pacing.now import Now
 from anydraft.pacing.protocol import Outcome
+from anydraft.row import Row
 
 TOGETHER, SEASONED = 4, 24
 """Steps for which a choice stands, once its drafter has made so many drafts under the kind of sampling."""
@@ -32,7 +34,7 @@ class Course:
     """What one step leaves to the next of the same session.
 
     Attributes:
-        rows: of the last step.
+        rows: of its steps; with others another one begins.
         before: drafters that were asked in it.
         wait: steps until costly drafters are thought of again.
         idled: steps without anybody asked of which nothing was learned yet.
@@ -40,7 +42,7 @@ class Course:
         lessons: steps in which somebody was asked, of which nothing was learned yet.
     """
 
-    rows: int = 0
+    rows: Sequence[Row]
     before: frozenset[int] = frozenset()
     wait: int = 0
     idled: int = 0

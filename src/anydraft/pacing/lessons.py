@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anydraft.pacing.asking import Asked, Asking
-from anydraft.pacing.knowledge import Knowledge
+from anydraft.pacing.knowledge import Knowledge, State
 from anydraft.pacing.protocol import Outcome
 from anydraft.pacing.reach import Path
 from anydraft.pacing.serving import Serving
@@ -31,8 +31,11 @@ def learn_plain(known: Knowledge, rows: Sequence[Row], steps: int) -> None:
     serving = known.serving(rows[0])
     for _ in range(steps):
         serving.add(0.0, 0.0, 1.0, 1.0)
-        for row in rows:
-            _pass_by(known, serving, row, 1, served=False)
+    for row in rows:
+        state = known.state(row)
+        state.report.count("plain", steps=steps)
+        for _ in range(steps):
+            _pass_by(serving, state, 1, served=False)
 
 
 def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
@@ -46,8 +49,8 @@ def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     serving = known.serving(outcome.rows[0])
     serving.add(0.0, 0.0, 1.0, 1.0)
     for row in outcome.rows:
-        _pass_by(known, serving, row, 1, served=False)
         state = known.state(row)
+        _pass_by(serving, state, 1, served=False)
         state.rows = count
         state.report.count("plain")
 
@@ -144,15 +147,14 @@ def _learn_gaps(known: Knowledge, step: Asking, outcome: Outcome, served: Sequen
     serving, count = known.serving(outcome.rows[0]), len(outcome.rows)
     gap, within = serving.gap(), 0.0
     for row, accepted, free in zip(outcome.rows, outcome.accepted, served, strict=True):
-        _pass_by(known, serving, row, 1 + len(accepted), served=free)
+        _pass_by(serving, known.state(row), 1 + len(accepted), served=free)
         within += 0.0 if free else gap.within(1 + len(accepted))
     copied = [free * len(accepted) for free, accepted in zip(served, outcome.accepted, strict=True)]
     serving.add(sum(served) / count, step.spared * step.gained(copied), passed, within / count)
 
 
-def _pass_by(known: Knowledge, serving: Serving, row: Row, tokens: int, *, served: bool) -> None:
+def _pass_by(serving: Serving, state: State, tokens: int, *, served: bool) -> None:
     """A row has so many tokens more, and had a free draft or was in a gap."""
-    state = known.state(row)
     if state.in_gap:
         serving.went(state.in_gap, ended=served)
     state.in_gap = 0 if served else tokens

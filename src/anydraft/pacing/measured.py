@@ -74,15 +74,16 @@ class Measured:
         # In the step before, of whatever session: who was asked; and if nobody costly was, and nothing was verified.
         self._warm: frozenset[int] = frozenset()
         self._plainly = False
-        # By first row, for several sessions may take turns. They are kept by their crews, whose rows they know.
+        # By row, for several sessions may take turns. They are kept by their crews, whose rows they know.
         self._courses: WeakKeyDictionary[Row, ref[Course]] = WeakKeyDictionary()
 
     def draft(self, rows: Sequence[Row], crew: Crew) -> list[Draft]:
         """One draft per row, from whoever pays best, or from nobody."""
         count, known, course = len(rows), self.known, self._found(rows[0])
-        if course is None or course.rows != count:
-            course = crew.kept[rows[0]] = Course(count)
-            self._courses[rows[0]] = ref(course)
+        if course is None or len(course.rows) != count:
+            course = crew.kept[rows[0]] = Course(list(rows))
+            for row in rows:
+                self._courses[row] = ref(course)
             known.times.pad(crew.target.padded_width)
         if course.standing is not None:
             return self._drafted_again(course, course.standing, rows, crew)
@@ -92,6 +93,7 @@ class Measured:
         if waits and not awake:
             self._step = None
             return [NO_DRAFT] * count
+        self._learn_idle(course)
         step = self._step = Asking(known, rows, crew, self._warm, course.before)
         if not crew.working or known.times.wants_plain(count):
             return step.drafts  # at times a plain pass, against which the others are measured
@@ -170,8 +172,6 @@ class Measured:
         plainly, self._plainly = self._plainly, outcome.width == 1 and (step is None or not step.costly)
         self._warm = course.before = frozenset() if step is None else frozenset([asked.which for asked in step.asked])
         if step is None or not step.asked:
-            for row in outcome.rows:
-                known.state(row).report.count("plain")
             course.idled += 1
             known.now += 1
             if step is None and course.wait % 4:
@@ -179,9 +179,6 @@ class Measured:
         # A plain pass after a draft finds the machine's caches full of other things.
         if plainly and self._plainly:
             known.times.observe(len(outcome.rows), 1, outcome.seconds_pass)
-        if course.idled:
-            learn_plain(known, outcome.rows, course.idled)
-            course.idled = 0
         if step is None or not step.asked:
             return
         course.lessons.append((step, outcome))
@@ -212,11 +209,18 @@ class Measured:
                 deciding = max(0.0, outcome.seconds_draft - asking) + learning
                 known.deciding.add(min(deciding, known.seconds(len(outcome.rows), 1)))
 
+    def _learn_idle(self, course: Course) -> None:
+        """Learn from the steps in which nobody was asked, once it is decided again."""
+        if course.idled:
+            learn_plain(self.known, course.rows, course.idled)
+            course.idled = 0
+
     def report(self, row: Row) -> PacingReport | None:
         """What was chosen for the row, and the figures on which it was."""
         course = self._found(row)
-        if course is not None:
-            self._learn(course)  # of what is to be reported nothing stays unlearned
+        if course is not None:  # of what is to be reported nothing stays unlearned
+            self._learn_idle(course)
+            self._learn(course)
         return self.known.report(row)
 
 

@@ -31,9 +31,9 @@ class PacingReport:
     expected_tokens: dict[str, float] = field(default_factory=dict)
     expected_speedup: dict[str, float] = field(default_factory=dict)
 
-    def count(self, name: str, nodes: int = 0, *, probe: bool = False) -> None:
-        """Count one step."""
-        self.steps[name] = self.steps.get(name, 0) + 1
+    def count(self, name: str, nodes: int = 0, *, probe: bool = False, steps: int = 1) -> None:
+        """Count one step, or several."""
+        self.steps[name] = self.steps.get(name, 0) + steps
         self.probes += probe
         if nodes:
             self.nodes[name] = self.nodes.get(name, 0) + nodes
