@@ -20,7 +20,16 @@ from anydraft.pacing.asking import Asked, Asking
 from anydraft.pacing.belief import Belief
 from anydraft.pacing.choosing import SHORTEST, Limits, best, wanted
 from anydraft.pacing.draft_times import DraftTimes
-from anydraft.pacing.experience import LONGEST_PAUSE, TRIAL_PAUSE, Expected, Experience, Form
+from anydraft.pacing.experience import (
+    LONGER,
+    LONGEST_PAUSE,
+    LONGEST_REST,
+    TRIAL_PAUSE,
+    USELESS,
+    Expected,
+    Experience,
+    Form,
+)
 from anydraft.pacing.knowledge import TRIAL_DRAFTS, Knowledge
 from anydraft.pacing.ledger import Ledger
 from anydraft.pacing.lessons import learn, learn_nothing
@@ -330,12 +339,17 @@ def test_of_the_first_drafts_the_quickest_is_believed() -> None:
     assert times.seconds(6, 1) == pytest.approx(1.3)
 
 
-def test_a_free_drafter_rests_longer_each_time_and_wakes_when_it_was_right() -> None:
+@pytest.mark.parametrize(
+    ("cost", "longest"), [(0.02, LONGEST_REST), (0.1, 0.1 / USELESS), (0.5, LONGER * LONGEST_REST)]
+)
+def test_a_free_drafter_rests_longer_each_time_and_wakes_when_it_was_right(cost: float, longest: float) -> None:
+    """Longest where asking takes long, as it does of many rows."""
     drafter, rests = Experience(), []
-    for verified, right in [(False, False)] * 6 + [(False, True)] * 3 + [(True, False)]:
-        drafter.offered(100.0, wanted=verified, right=right, useful=False)
+    for verified, right in [(False, False)] * 7 + [(False, True)] * 3 + [(True, False)]:
+        drafter.offered(100.0, cost, wanted=verified, right=right, useful=False)
         rests.append(drafter.awake - 100.0)
-    assert rests == [1, 3, 7, 15, 16, 16, 8, 4, 2, 0]
+    most = [min(rest, longest) for rest in (1, 3, 7, 15, 31, 63, 127)]
+    assert rests == pytest.approx([*most, longest // 2, longest // 4, longest // 8, 0])
 
 
 COPIER, WRITER = 1, 0

@@ -49,8 +49,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 4, 48
 TRIAL_PAUSE = 16
 """Tokens between drafts of a drafter on trial, at least."""
 
-LONGEST_REST = 16.0
-"""Longest time, in plain passes, for which a free drafter is not asked."""
+LONGEST_REST, USELESS, LONGER = 16.0, 0.004, 2.0
+"""Longest time, in plain passes, for which a free drafter is not asked; where asking it would take more than this share
+of the time, it is longer, up to so many times as long: texts begin to repeat themselves at any time."""
 
 
 def _unknown() -> Runs:
@@ -186,6 +187,7 @@ class Experience:
         self.call: Mean | None = None
         self.calls = 0
         self.awake = self._rest = 0.0
+        self._asking = Mean.of(0.0, 0.0)
         self.free = self.settled = self.drafted = False
         self._records: dict[float, Record] = {}
 
@@ -197,17 +199,21 @@ class Experience:
             record = self._records[key] = Record()
         return record
 
-    def offered(self, now: float, *, wanted: bool, right: bool, useful: bool) -> None:
+    def offered(self, now: float, cost: float, *, wanted: bool, right: bool, useful: bool) -> None:
         """A free drafter was asked: it rests, longer each time, if nothing was wanted and it is of no use as a rule.
 
         Args:
-            now: time in plain passes, the step in which it was asked included.
+            now: time in plain passes, the step in which it was asked included; cost: those that asking took.
             wanted: some of its nodes were verified; right: some would have been kept that were not.
         """
+        self._asking.add(cost)
         if wanted or useful:
             self._rest = 0.0
+        elif right:
+            self._rest //= 2
         else:
-            self._rest = self._rest // 2 if right else min(2 * self._rest + 1, LONGEST_REST)
+            longest = min(max(LONGEST_REST, self._asking.value / USELESS), LONGER * LONGEST_REST)
+            self._rest = min(2 * self._rest + 1, longest)
         self.awake = now + self._rest
 
     def called(self, rows: int, levels: int, seconds: float, *, warm: bool) -> None:

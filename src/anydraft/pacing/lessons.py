@@ -45,7 +45,7 @@ def learn_nothing(known: Knowledge, step: Asking, outcome: Outcome) -> None:
     _count(known, 1 + drafting, 1.0)
     seconds = outcome.seconds_draft / len(step.asked) + known.learning.value
     for asked in step.asked:
-        _judge(known, asked, outcome.rows[0], -min(seconds / plain, 1.0), wanted=False, right=False)
+        _judge(known, asked, outcome.rows[0], 0.0, min(seconds / plain, 1.0), wanted=False, right=False)
     serving = known.serving(outcome.rows[0])
     serving.add(0.0, 0.0, 1.0, 1.0)
     for row in outcome.rows:
@@ -134,8 +134,8 @@ def _learn_free(known: Knowledge, step: Asking, outcome: Outcome, passed: float)
         gained -= (passed - 1) * verified / max(1, nodes)
         # Where nobody else was asked, all that was done between the passes was done for free drafters.
         seconds = asked.seconds if step.costly else outcome.seconds_draft / len(free) + known.learning.value
-        gained -= min(seconds / plain, 1.0)
-        _judge(known, asked, outcome.rows[0], gained, wanted=drafts > 0, right=2 * right > seen)
+        cost = min(seconds / plain, 1.0)
+        _judge(known, asked, outcome.rows[0], gained, cost, wanted=drafts > 0, right=2 * right > seen)
 
 
 def _learn_gaps(known: Knowledge, step: Asking, outcome: Outcome, served: Sequence[bool], passed: float) -> None:
@@ -160,16 +160,17 @@ def _pass_by(serving: Serving, state: State, tokens: int, *, served: bool) -> No
     state.in_gap = 0 if served else tokens
 
 
-def _judge(known: Knowledge, asked: Asked, row: Row, gained: float, *, wanted: bool, right: bool) -> None:
-    """A free drafter was of so much use in a step, in tokens: whether it rests now.
+def _judge(known: Knowledge, asked: Asked, row: Row, gained: float, cost: float, *, wanted: bool, right: bool) -> None:
+    """Whether a free drafter rests now.
 
     Args:
+        gained: tokens that its drafts were worth, less their time in the pass; cost: plain passes that asking took.
         wanted: some of its nodes were verified; right: some would have been kept that were not.
     """
     drafter = known.drafters[asked.name]
     use = drafter.record(row).use
-    use.add(gained)
-    drafter.offered(known.now, wanted=wanted, right=right, useful=use.value > 0)
+    use.add(gained - cost)
+    drafter.offered(known.now, cost, wanted=wanted, right=right, useful=use.value > 0)
 
 
 def _in_hindsight(known: Knowledge, asked: Asked, row: Row, tree: DraftTree, committed: Sequence[int]) -> bool:
