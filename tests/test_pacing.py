@@ -175,6 +175,29 @@ def test_texts_that_begin_hard_and_become_easy(behind: float) -> None:
     assert median(speed for seed in range(4) for speed in later(seed)) > 1.4
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("better", ["strong", "copier"])
+def test_a_better_drafter_is_found_beside_one_that_pays_whoever_is_named_first(better: str, rows: int) -> None:
+    """Nobody would look for another one otherwise, as long as the first one pays."""
+    made = {
+        "weak": lambda: Simulated("weak", lambda _: 0.6, step=0.12),
+        "strong": lambda: Simulated("strong", lambda _: 0.85, step=0.08),
+        "copier": lambda: Simulated("copier", lambda _: 0.85, step=0.0),
+    }
+
+    def speed(*names: str) -> float:
+        found: list[float] = []
+        for seed in range(2):
+            drafters = [made[name]() for name in names]
+            found += speeds(drafters, cost=wide_is_cheap, tokens=512, rows=rows, runs=4, seed=seed)[1:]
+        return median(found)
+
+    alone = speed(better)
+    assert alone > 1.4 * speed("weak")
+    assert speed(better, "weak") > 0.88 * alone
+    assert speed("weak", better) > 0.88 * alone
+
+
 def test_a_mixture_is_as_fast_as_its_better_half() -> None:
     """A free one copies twenty tokens now and then; a costly one always brings some, and is slower than that."""
 

@@ -148,6 +148,10 @@ class Measured:
             step.probing = choice is not None
             if choice is not None and choice.ledger is not None:
                 step.ledger = choice.ledger
+        elif len(crew.working) > 1:
+            other, _ = due(known, now, crew, free, besides=choice.which)  # which may pay more, but is unknown
+            step.probing = other is not None
+            choice = other or choice
         return choice, now
 
     def _found(self, row: Row) -> Course | None:

@@ -110,11 +110,14 @@ class Means(NamedTuple):
     wait: int = 0
 
 
-def due(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | None, int]:
+def due(
+    known: Knowledge, now: Now, crew: Crew, free: Free, besides: int | None = None
+) -> tuple[Choice | None, int]:
     """A costly drafter and rows for which it is time to look again; None when there is none, or no means.
 
     Args:
         free: what free drafters have; a row of which they have something waits longer, but not for ever.
+        besides: a drafter that pays, beside which only those are looked at that are unknown or on trial.
 
     Returns:
         the choice, and if it is None how many steps may go by without the question.
@@ -125,7 +128,9 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | No
     for which in crew.working:
         name = crew.names[which]
         drafter = known.drafters.get(name)
-        if drafter is not None and drafter.free:
+        if which == besides or (drafter is not None and drafter.free):
+            continue
+        if besides is not None and drafter is not None and not known.on_trial(drafter.record(rows[0])):
             continue
         met = any(crew.met(which, row) for row in rows)
         for i, row in enumerate(rows):
@@ -143,7 +148,7 @@ def due(known: Knowledge, now: Now, crew: Crew, free: Free) -> tuple[Choice | No
                 means = Look(known, now, free, name, drafter, i).means(start)
             if means.beaten and waited < BEATEN:
                 continue
-            if means.wait:
+            if means.wait or (besides is not None and means.ledger is not None):
                 wait = min(wait, means.wait)
                 continue
             found.append((means.loss, which, i))
