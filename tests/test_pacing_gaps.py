@@ -268,6 +268,25 @@ def test_a_drafter_waits_longest_where_a_copy_is_better_than_it_can_be(copied: f
     assert due(known, now, crew_of("writer"), Free.nothing(1))[0] is not None
 
 
+def test_beside_a_drafter_that_pays_only_others_are_looked_at_that_are_unknown_or_on_trial() -> None:
+    known, (row,) = known_writer(1, Serving())
+    now, free, both = Now.of(known, [row]), Free.nothing(1), crew_of("writer", "other")
+    choice, _ = due(known, now, both, free, besides=0)
+    assert choice is not None
+    assert choice.which == 1
+    other = known.drafters["other"] = Experience()
+    other.times.observe(1, 1, 0.1)
+    choice, _ = due(known, now, both, free, besides=0)
+    assert choice is not None
+    assert choice.which == 1
+    other.record(row).drafts = TRIAL_DRAFTS
+    assert due(known, now, both, free, besides=0)[0] is None
+    # Who pays is asked to gain, on trial or not.
+    known.drafters["writer"].record(row).drafts = 1
+    assert due(known, now, crew_of("writer"), free, besides=0)[0] is None
+    assert due(known, now, crew_of("writer"), free)[0] is not None
+
+
 def test_gains_do_not_pay_for_looking_where_a_copy_is_better() -> None:
     known, (row,) = known_writer(1, copying(3))
     row.tokens[:] = [1] * 300

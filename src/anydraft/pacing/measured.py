@@ -143,15 +143,13 @@ class Measured:
         if waits:
             return None, now.in_gaps(known.serving(step.rows[0]).gap(), free)
         choice, now = best(known, now, crew, free)
-        if choice is None:
-            choice, course.wait = due(known, now, crew, free)
-            step.probing = choice is not None
-            if choice is not None and choice.ledger is not None:
-                step.ledger = choice.ledger
-        elif len(crew.working) > 1:
-            other, _ = due(known, now, crew, free, besides=choice.which)  # which may pay more, but is unknown
-            step.probing = other is not None
-            choice = other or choice
+        # Beside one that pays another one may pay more, of which nothing is known yet.
+        probe, wait = due(known, now, crew, free, besides=None if choice is None else choice.which)
+        if probe is not None:
+            step.probing, choice = True, probe
+            step.ledger = probe.ledger or step.ledger
+        elif choice is None:
+            course.wait = wait
         return choice, now
 
     def _found(self, row: Row) -> Course | None:

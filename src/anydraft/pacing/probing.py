@@ -148,7 +148,7 @@ def due(
                 means = Look(known, now, free, name, drafter, i).means(start)
             if means.beaten and waited < BEATEN:
                 continue
-            if means.wait or (besides is not None and means.ledger is not None):
+            if means.wait:
                 wait = min(wait, means.wait)
                 continue
             found.append((means.loss, which, i))
