@@ -33,7 +33,7 @@ from anydraft.decoder import Decoder
 from anydraft.drafters.lookup import LookupDrafter
 from anydraft.errors import OptionConflict
 from anydraft.int8 import Int8Weight
-from anydraft.layout import LaidOut
+from anydraft.onednn import LaidOut
 from anydraft.tree import DraftTree
 
 SMALL = ("--limit", 4, "-m", 6)

@@ -15,7 +15,7 @@ from tiny_networks import MAKERS
 from transformers import PreTrainedModel
 
 import anydraft
-from anydraft import layout, models, packing, trials
+from anydraft import layout, models, onednn, packing, trials
 from anydraft.bench.enlarge import enlarge
 from anydraft.checks.margin import float_logits
 from anydraft.errors import OptionConflict
@@ -28,7 +28,7 @@ from anydraft.packing import PackedLinear, pack, packed_bytes, plain_parameters,
 from anydraft.pretrained import load_model
 from anydraft.target import Target
 
-pytestmark = pytest.mark.skipif(layout.missing() is not None, reason=str(layout.missing()))
+pytestmark = pytest.mark.skipif(onednn.missing() is not None, reason=str(onednn.missing()))
 
 WIDE = {"hidden_size": 96, "intermediate_size": 160, "head_dim": 24}
 SIZES: dict[str, dict[str, Any]] = {
@@ -107,7 +107,8 @@ def test_what_is_packed_and_what_is_kept(tied: bool) -> None:
     assert (head.weight is packed.model.embed_tokens.weight) == tied
     names = [name for name, module in packed.named_modules() if isinstance(module, PackedLinear)]
     assert len(names) == pack(packed)
-    assert packed_bytes(packed) == 2 * sum(packed.get_submodule(name).weight.numel() for name in names)
+    plain_bytes = 2 * sum(packed.get_submodule(name).weight.numel() for name in names)
+    assert plain_bytes <= packed_bytes(packed) < 1.05 * plain_bytes  # a layout may fill up its last block
 
 
 def test_layers_of_other_kinds_and_small_ones_stay() -> None:

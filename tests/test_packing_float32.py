@@ -11,11 +11,11 @@ import tiny
 import torch
 
 import anydraft
-from anydraft import layout, models, trials
+from anydraft import layout, models, onednn, trials
 from anydraft.packing import PackedLinear, pack, packed_bytes
 
 pytestmark = pytest.mark.skipif(
-    layout.missing(torch.float32) is not None, reason=str(layout.missing(torch.float32))
+    onednn.missing(torch.float32) is not None, reason=str(onednn.missing(torch.float32))
 )
 
 
@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, tuple[float, float
 
     def timed(product: Any, rows: torch.Tensor, weights: Sequence[Any]) -> float:
         calls.append(len(weights))
-        return seconds[len(rows)][isinstance(weights[0], layout.LaidOut)]
+        return seconds[len(rows)][isinstance(weights[0], onednn.LaidOut)]
 
     monkeypatch.setattr(trials, "_seconds", timed)
     return calls
@@ -107,11 +107,11 @@ def test_shapes_whose_rows_depend_on_each_other_stay(monkeypatch: pytest.MonkeyP
     assert not trials._repeats(weight * 1.01, laid)
     product = weight.t().contiguous()
     apart = lambda self, rows: torch.stack([row @ product for row in rows])  # noqa: E731
-    monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: apart(self, rows) * (1 + 1e-6 * len(rows)))
+    monkeypatch.setattr(onednn.LaidOut, "__call__", lambda self, rows: apart(self, rows) * (1 + 1e-6 * len(rows)))
     assert not trials._repeats(weight, laid)
-    monkeypatch.setattr(layout.LaidOut, "__call__", apart)
+    monkeypatch.setattr(onednn.LaidOut, "__call__", apart)
     assert trials._repeats(weight, laid)
-    monkeypatch.setattr(layout.LaidOut, "__call__", lambda self, rows: rows @ torch.zeros(0))  # a platform without it
+    monkeypatch.setattr(onednn.LaidOut, "__call__", lambda self, rows: rows @ torch.zeros(0))  # a platform without it
     assert pack(layers(1), always=True) == 0
 
 

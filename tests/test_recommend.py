@@ -15,7 +15,7 @@ from anydraft.bench.figures import figures
 from anydraft.bench.measure import Record, Run, Task
 from anydraft.bench.recommend import Recommendation, recommend
 from anydraft.drafters.lookup import LookupDrafter
-from anydraft.layout import half_precision_hint
+from anydraft.onednn import half_precision_hint
 
 PROMPTS = 8
 Speeds = Mapping[float, Callable[[int], float]]
@@ -188,7 +188,7 @@ def test_in_words_with_a_broken_candidate(
 def test_half_precision_that_the_cpu_lacks(
     slow: bool, pair: tuple[str, str], prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anydraft.layout.makes_kernels", lambda dtype: not slow)
+    monkeypatch.setattr("anydraft.onednn.makes_kernels", lambda dtype: not slow)
     options = ("-c", "lookup", "--prompts", prompts, "--limit", 2, "-m", 4, "-t", 0)
     for dtype, hinted in (("bfloat16", slow), ("float32", False)):
         result = run("recommend", pair[0], *options, "--dtype", dtype)
@@ -197,10 +197,10 @@ def test_half_precision_that_the_cpu_lacks(
 
 
 def test_what_to_take_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anydraft.layout.makes_kernels", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr("anydraft.onednn.makes_kernels", lambda dtype: dtype == torch.bfloat16)
     assert "in bfloat16 drafts may gain" in str(half_precision_hint(torch.float16, "cpu"))
     assert half_precision_hint(torch.float16, "cuda:0") is None
-    monkeypatch.setattr("anydraft.layout.makes_kernels", lambda dtype: False)
+    monkeypatch.setattr("anydraft.onednn.makes_kernels", lambda dtype: False)
     assert "in float32, at twice the memory" in str(half_precision_hint(torch.float16, "cpu"))
     assert half_precision_hint(torch.float32, "cpu") is None
 

@@ -25,7 +25,6 @@ from anydraft.drafters.lockstep import Lockstep
 from anydraft.drafters.recurrent import RecurrentDrafter
 from anydraft.errors import BrokenCheckpoint, OptionConflict, WrongTarget
 from anydraft.growth import Bounds, Growth, grow
-from anydraft.layout import missing
 from anydraft.networks.apple import APPLE_MODEL_TYPE
 from anydraft.networks.folded import FastLinear, FoldedLean
 from anydraft.networks.identity import TargetIdentity
@@ -33,6 +32,7 @@ from anydraft.networks.packed import Packed
 from anydraft.networks.recall import HEAD_DIM, PackedMemory, RowMemory
 from anydraft.networks.recurrent import RecurrentConfig, RecurrentNetwork
 from anydraft.noise import Noise
+from anydraft.onednn import missing
 from anydraft.row import Row
 from anydraft.sampling import SamplingParams
 from anydraft.tree import DraftTree

@@ -13,7 +13,8 @@ import sys
 
 import torch
 
-from anydraft.layout import LaidOut, laid_out
+from anydraft.layout import laid_out
+from anydraft.onednn import LaidOut
 
 MEASURED = ("AVX2",)
 """Instruction sets of CPUs on which this was found faster than torch's products, as torch calls them."""

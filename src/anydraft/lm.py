@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
 from anydraft.hidden import LastHidden
-from anydraft.layout import makes_kernels
 from anydraft.masks import Masks
+from anydraft.onednn import makes_kernels
 from anydraft.shapes import padded_span, padded_width, whole_span
 
 Nodes = tuple[Sequence[int], Sequence[int]]

@@ -31,7 +31,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from anydraft.int8 import Int8Weight, pays
-from anydraft.layout import LaidOut, laid_out, missing
+from anydraft.layout import laid_out
+from anydraft.onednn import LaidOut, missing
 from anydraft.trials import helps
 
 logger = logging.getLogger(__name__)

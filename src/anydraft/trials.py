@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anydraft.layout import LaidOut, laid_out
+from anydraft.layout import laid_out
+from anydraft.onednn import LaidOut
 
 logger = logging.getLogger(__name__)
 

@@ -93,7 +93,7 @@ def recommend(
     from anydraft.bench.running import run_bench
     from anydraft.bench.session import wide_console
     from anydraft.bench.store import RUNS, complete, read_runs
-    from anydraft.layout import half_precision_hint
+    from anydraft.onednn import half_precision_hint
 
     with tempfile.TemporaryDirectory(prefix="anydraft-") as folder:
         outcome = run_bench(

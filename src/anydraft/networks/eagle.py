@@ -24,11 +24,12 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from anydraft.errors import OptionConflict
 from anydraft.hidden import OutputHead
 from anydraft.int8 import Int8Weight, pays
-from anydraft.layout import LaidOut, laid_out, linear
+from anydraft.layout import laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.identity import TargetIdentity
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
+from anydraft.onednn import LaidOut
 from anydraft.packing import PackedLinear
 
 REGRESSION = 10.0

@@ -19,10 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from anydraft.int8 import rounded
-from anydraft.layout import LaidOut, laid_out
+from anydraft.layout import laid_out
 from anydraft.networks.lean import LeanBody, normalised
 from anydraft.networks.recall import Memory
 from anydraft.networks.state import State
+from anydraft.onednn import LaidOut
 
 if TYPE_CHECKING:
     from anydraft.networks.recurrent import RecurrentNetwork

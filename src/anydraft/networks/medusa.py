@@ -19,10 +19,11 @@ from transformers import PreTrainedModel
 from anydraft.errors import BrokenCheckpoint, OptionConflict
 from anydraft.hidden import OutputHead
 from anydraft.int8 import rounded
-from anydraft.layout import LaidOut, laid_out, linear
+from anydraft.layout import laid_out, linear
 from anydraft.networks.config import NetworkConfig
 from anydraft.networks.network import DrafterNetwork
 from anydraft.networks.packed import Level, Packed
+from anydraft.onednn import LaidOut
 
 RANKS = 10
 """Candidates of a head that are calibrated; Medusa's own trees use no more."""
