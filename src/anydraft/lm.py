@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from anydraft import grouped
 from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
 from anydraft.hidden import LastHidden
@@ -63,7 +64,7 @@ class LanguageModel:
         on_cpu = model.device.type == "cpu"
         self._few = on_cpu and makes_kernels(self.dtype)
         self._alike = alike and on_cpu and self.dtype == torch.bfloat16 and fixed_width is None
-        self._company = self._alike and self.text_config._attn_implementation == "sdpa"
+        self._company = self._alike and self.text_config._attn_implementation in ("sdpa", grouped.NAME)
         self._whole = self._alike and (self._few or not self._company)
         self._masks = Masks(self.kinds, self.window, self.dtype)
         self._embedding = model.get_input_embeddings()
@@ -253,7 +254,7 @@ def _refuse_unsupported(model: PreTrainedModel) -> None:
     if model.training:
         raise UnsupportedModel(f"{name} is in training mode, where dropout is random; call model.eval() first")
     implementation = getattr(model.config, "_attn_implementation", None)
-    if implementation not in (None, "sdpa", "eager"):
+    if implementation not in (None, "sdpa", "eager", grouped.NAME):
         raise UnsupportedModel(
             f"attention implementation {implementation!r} takes no 4-D masks; load the model with "
             "attn_implementation='sdpa' (or 'eager')"

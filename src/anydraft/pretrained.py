@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from anydraft.errors import OptionConflict, TokenizerMismatch, UnsupportedModel
+from anydraft.grouped import group_queries
 from anydraft.packing import obstacle, pack
 
 ModelLike: TypeAlias = str | os.PathLike[str] | PreTrainedModel
@@ -73,6 +74,8 @@ def load_model(
         reason = obstacle(placed, drafter=drafter)
         reason = reason or "its layers are too small, or packed they would give other results here"
         raise OptionConflict(f"packed=True cannot be had for the {role}: {reason}; leave packed out")
+    if packed is not False:
+        group_queries(placed)
     return placed
 
 

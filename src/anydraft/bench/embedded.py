@@ -17,6 +17,7 @@ from anydraft.drafters import AssistantDrafter, LookupDrafter
 from anydraft.drafters.named import model_drafter
 from anydraft.drafters.protocol import Drafter
 from anydraft.drafters.trained import trained_drafter
+from anydraft.grouped import group_queries
 from anydraft.lm import LanguageModel
 from anydraft.networks.registry import load_network
 from anydraft.packing import pack
@@ -46,8 +47,9 @@ class Embedded:
         network.attach(small)
         self.network = network if large is small else enlarge_network(network, large)
         self.twin = copy.deepcopy(large)
-        pack(large)
-        pack(self.twin)
+        for model in (large, self.twin):
+            pack(model)
+            group_queries(model)
         self.target = Target(large, self.tokenizer)
         self._makers: dict[str, Callable[[], Drafter | None]] = {
             "wrong": lambda: WrongDrafter(self.tokenizer.pad_token_id or 0),
