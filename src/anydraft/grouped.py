@@ -4,15 +4,18 @@ Where several query heads share a head of keys and values (grouped queries, arXi
 those for each of them as soon as there is a mask and more than one token. For a few tokens on a CPU, copying takes as
 long as attending, and attending takes as many small products as there are heads. Here the queries of a group stand
 below each other as if they were further tokens, so that keys and values are read where they lie. Numbers are the same
-bit by bit, or a model is left as it is (`agrees`).
+bit by bit, on trial with each shape of heads (`agrees`), or all stays as it is.
 
-It is an attention implementation of transformers by name, and given only to models that are loaded here. With shapes
-that it is not made for it is transformers' own.
+It is an attention implementation of transformers by name. Models that are loaded here are marked for it, and it is
+theirs for the length of a pass of the engine only: to everyone else they are models with `sdpa`.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
+import sys
 from functools import cache
 from typing import Any
 
@@ -30,6 +33,9 @@ logger = logging.getLogger(__name__)
 NAME = "anydraft_grouped"
 """Of the implementation, as in `attn_implementation`."""
 
+MARK = "anydraft_groups_queries"
+"""Attribute of a model that may attend so."""
+
 MOST_WIDTH = 32
 """Tokens up to which queries are grouped: beyond, attending takes much longer than copying."""
 
@@ -42,33 +48,69 @@ OTHER = ("position_bias", "softcap", "output_attentions", "cache")
 """Arguments that change what attention is."""
 
 
-def group_queries(model: PreTrainedModel) -> bool:
-    """Let a model on a CPU attend so, in place, if it can and gives the same numbers; whether it does now.
+class Grouping:
+    """While it is entered, a marked model attends so; nothing happens with others.
 
-    Only for a model that nobody else relies on. Its config says so in `_attn_implementation`, which is not saved.
+    Two threads may be in passes of a model at once: whoever leaves first only makes the other one copy keys.
     """
-    config = model.config
-    heads, shared = getattr(config, "num_attention_heads", 0), getattr(config, "num_key_value_heads", None)
-    if config._attn_implementation == NAME:
-        return True
-    if (
-        config._attn_implementation != "sdpa"
-        or config.get_text_config() is not config
-        or model.device.type != "cpu"
-        or not shared
-        or heads <= shared
-        or heads % shared
-        or not getattr(model, "_can_set_attn_implementation", lambda: False)()
-    ):
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._config = model.config if getattr(model, MARK, False) else None
+        if self._config is not None:
+            AttentionInterface.register(NAME, attention)
+            AttentionMaskInterface.register(NAME, sdpa_mask)
+
+    def __enter__(self) -> None:
+        if self._config is not None and self._config._attn_implementation == "sdpa":
+            self._config._attn_implementation_internal = NAME
+
+    def __exit__(self, *failure: object) -> None:
+        if self._config is not None and self._config._attn_implementation == NAME:
+            self._config._attn_implementation_internal = "sdpa"
+
+
+def group_queries(model: PreTrainedModel) -> bool:
+    """Mark a model on a CPU to attend so in passes of the engine, where numbers are the same; whether it will.
+
+    Only for a model that nobody else relies on.
+    """
+    shape = _heads(model)
+    if shape is None:
         return False
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if not agrees(heads, shared, size, model.dtype, torch.get_num_threads()):
+    if not agrees(*shape, model.dtype, torch.get_num_threads()):
         logger.info("%s attends as before: grouped queries give other digits here", type(model).__name__)
         return False
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
-    return bool(config._attn_implementation == NAME)
+    setattr(model, MARK, True)
+    return True
+
+
+def _heads(model: PreTrainedModel) -> tuple[int, int, int] | None:
+    """Query heads, heads of keys, and numbers of each; None where these are not shared, or attention is special."""
+    config = model.config
+    if config._attn_implementation != "sdpa" or config.get_text_config() is not config or model.device.type != "cpu":
+        return None
+    try:
+        heads, shared = getattr(config, "num_attention_heads", 0), getattr(config, "num_key_value_heads", None)
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    except (AttributeError, RuntimeError, TypeError, ZeroDivisionError):  # RuntimeError: layers that differ in it
+        return None
+    if not shared or heads <= shared or heads % shared:
+        return None
+    kind: Any = type(model)
+    return (heads, shared, size) if _takes_any_name(kind) else None
+
+
+@cache
+def _takes_any_name(kind: Any) -> bool:
+    """Whether models of a class ask for their attention by name alone, and do nothing else where that is "sdpa"."""
+    can_set = getattr(kind, "_can_set_attn_implementation", None)
+    if can_set is None or not can_set():
+        return False
+    try:
+        source = inspect.getsource(sys.modules[kind.__module__])
+    except (OSError, TypeError, KeyError):
+        return False
+    return re.search("['\"]sdpa['\"]", source) is None
 
 
 def attention(
@@ -98,20 +140,21 @@ def attention(
         or attention_mask.shape[1] != 1
         or not (company or LEAST_WIDTH <= width <= MOST_WIDTH)
         or not suits(lines)
+        or not query.is_cpu
         or dropout
-        or any(options.get(name) is not None for name in OTHER)
+        or any(options.get(name) is not None and options[name] is not False for name in OTHER)
     ):
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **options
         )
         return found
-    if width == 1 or attention_mask.stride(2) == 0:
+    if attention_mask.shape[2] == 1 or attention_mask.stride(2) == 0:
         attention_mask = attention_mask[:, :, :1].expand(-1, -1, lines, -1)
     else:
         attention_mask = attention_mask.repeat(1, 1, lines // width, 1)
     below = query.reshape(batch, plain.shape[1], lines, size)
     attended = F.scaled_dot_product_attention(below, plain, value, attn_mask=attention_mask, scale=scaling)
-    return attended.view(batch, heads, width, -1).transpose(1, 2).contiguous(), None
+    return attended.reshape(batch, heads, width, -1).transpose(1, 2).contiguous(), None
 
 
 def suits(lines: int) -> bool:
@@ -130,13 +173,15 @@ def agrees(heads: int, shared: int, size: int, dtype: torch.dtype, threads: int)
     numbers = torch.Generator().manual_seed(0)
 
     def some(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=numbers).to(dtype)
+        return torch.randn(shape, generator=numbers, device="cpu").to(dtype)
 
     group = heads // shared
     for span in TRIED_SPANS:
         key, value = some(1, shared, span, size), some(1, shared, span, size)
         keys, values = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         for width in TRIED_WIDTHS:
+            if not suits(group * width):
+                continue
             query = some(1, heads, width, size)
             mask = torch.where(some(1, 1, width, span) > -1, 0.0, torch.finfo(dtype).min).to(dtype)
             mask[..., 0] = 0.0

@@ -12,11 +12,12 @@ LARGEST_PLAIN = 4096
 """Numbers of a weight up to which torch multiplies a single row by itself."""
 
 
-def laid_out(weight: torch.Tensor, *, full: bool = False) -> LaidOut | None:
+def laid_out(weight: torch.Tensor, *, full: bool = False, own: bool = True) -> LaidOut | None:
     """A weight (out, in) in the layout that is fastest; None where it would not help, not be the same, or cannot be.
 
     Args:
         full: in float32 as well, where products round otherwise than torch's and may take longer: to be tried.
+        own: in the layout of a kernel of our own, where there is one.
     """
     if weight.ndim != 2 or weight.numel() <= LARGEST_PLAIN or weight.layout != torch.strided:
         return None
@@ -26,7 +27,7 @@ def laid_out(weight: torch.Tensor, *, full: bool = False) -> LaidOut | None:
         return None
     if weight.dtype == torch.float32 and not full:
         return None
-    return streamed(weight) or LaidOut.of(weight)
+    return (streamed(weight) if own else None) or LaidOut.of(weight)
 
 
 def linear(

@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from anydraft import grouped
 from anydraft.cache import SlotCache, bucket
 from anydraft.errors import UnsupportedModel
+from anydraft.grouped import Grouping
 from anydraft.hidden import LastHidden
 from anydraft.masks import Masks
 from anydraft.onednn import makes_kernels
@@ -64,11 +64,12 @@ class LanguageModel:
         on_cpu = model.device.type == "cpu"
         self._few = on_cpu and makes_kernels(self.dtype)
         self._alike = alike and on_cpu and self.dtype == torch.bfloat16 and fixed_width is None
-        self._company = self._alike and self.text_config._attn_implementation in ("sdpa", grouped.NAME)
+        self._company = self._alike and self.text_config._attn_implementation == "sdpa"
         self._whole = self._alike and (self._few or not self._company)
         self._masks = Masks(self.kinds, self.window, self.dtype)
         self._embedding = model.get_input_embeddings()
         self._catcher: LastHidden | None = None
+        self._grouping = Grouping(model)
 
     @property
     def device(self) -> torch.device:
@@ -196,7 +197,7 @@ class LanguageModel:
         arguments: dict[str, Any] = {"logits_to_keep": keep} if keep is not None and self._takes_keep else {}
         catching: AbstractContextManager[list[torch.Tensor]]
         catching = self._last_hidden().caught() if hidden else nullcontext([])
-        with catching as states:
+        with catching as states, self._grouping:
             output = self.model(
                 input_ids=torch.tensor(ids, device=device),
                 position_ids=torch.tensor(positions, device=device),
@@ -254,7 +255,7 @@ def _refuse_unsupported(model: PreTrainedModel) -> None:
     if model.training:
         raise UnsupportedModel(f"{name} is in training mode, where dropout is random; call model.eval() first")
     implementation = getattr(model.config, "_attn_implementation", None)
-    if implementation not in (None, "sdpa", "eager", grouped.NAME):
+    if implementation not in (None, "sdpa", "eager"):
         raise UnsupportedModel(
             f"attention implementation {implementation!r} takes no 4-D masks; load the model with "
             "attn_implementation='sdpa' (or 'eager')"

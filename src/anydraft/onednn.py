@@ -24,7 +24,7 @@ ROWS_HINT = 8
 
 
 class LaidOut:
-    """A weight (out, in) in oneDNN's layout; it never changes, so copies of what holds it share it."""
+    """A weight (out, in) in oneDNN's layout, or another one in what derives from this; copies of a holder share it."""
 
     __slots__ = ("tensor",)
 

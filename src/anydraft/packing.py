@@ -1,4 +1,4 @@
-"""Packed weights: on a CPU, linear weights are laid out for oneDNN once instead of at every product.
+"""Packed weights: on a CPU, linear weights are laid out for fast products once instead of at every product.
 
 In bfloat16 a packed layer computes the same numbers, bit by bit, as the layer it was: a weight of each shape is tried
 before anything is packed, and what differs stays as it is. Small layers stay too, because torch multiplies them without
@@ -23,7 +23,7 @@ import copyreg
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, TypeGuard
 
 import torch
@@ -31,6 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anydraft.int8 import Int8Weight, pays
+from anydraft.kernels.streamed import Streamed
 from anydraft.layout import laid_out
 from anydraft.onednn import LaidOut, missing
 from anydraft.trials import helps
@@ -72,14 +73,10 @@ def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> in
                 PackedLinear.of(layer, Int8Weight(layer.weight, laid), keep=keep)
             small += len(layers)
             continue
-        laid = laid_out(layers[0].weight, full=True)
-        if laid is None:
-            continue
-        if not helps(layers, laid, always):
-            stay += 1
-            continue
-        for layer in layers:
-            laid = laid if layer is layers[0] else laid_out(layer.weight, full=True)
+        first, own = _tried(layers, always)
+        stay += first is None
+        for layer in layers if first is not None else ():
+            laid = first if layer is layers[0] else laid_out(layer.weight, full=True, own=own)
             if laid is None:
                 continue
             keep = users[id(layer.weight)] > 1
@@ -88,9 +85,21 @@ def pack(model: nn.Module, *, always: bool = False, drafter: bool = False) -> in
     packed = sum(isinstance(module, PackedLinear) for module in model.modules())
     logger.info(
         "%d linear layers of %s packed for this CPU, %d of them instead of the plain weight, %d rounded to int8; %d "
-        "shapes gave other results or were no faster, and stay", packed, type(model).__name__, given_up, small, stay,
+        "shapes cannot be laid out, gave other results or were no faster, and stay",
+        packed, type(model).__name__, given_up, small, stay,
     )  # fmt: skip
     return packed
+
+
+def _tried(layers: Sequence[nn.Linear], always: bool) -> tuple[LaidOut | None, bool]:
+    """The first of layers of one shape in the layout that stands its trial, and whether that is our own."""
+    for own in (True, False):
+        laid = laid_out(layers[0].weight, full=True, own=own)
+        if laid is None or helps(layers, laid, always):
+            return laid, own
+        if not isinstance(laid, Streamed):
+            break
+    return None, False
 
 
 def unpack(model: nn.Module) -> None:
@@ -122,7 +131,7 @@ def packed_bytes(model: nn.Module) -> int:
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer whose weight lies in oneDNN's layout, or is rounded.
+    """A linear layer whose weight lies in another layout (`layout.py`), or is rounded.
 
     Attributes:
         laid: the weight in that layout.
@@ -153,6 +162,8 @@ class PackedLinear(nn.Linear):
             or input.dtype != self.laid.dtype
             or (torch.is_grad_enabled() and (input.requires_grad or (bias is not None and bias.requires_grad)))
             or torch.is_autocast_enabled("cpu")
+            or torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
         ):
             return F.linear(input, self.weight, bias)
         return self.laid(input, bias)

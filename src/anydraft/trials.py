@@ -13,12 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from anydraft.kernels.streamed import TRIED_ROWS
 from anydraft.layout import laid_out
 from anydraft.onednn import LaidOut
 
 logger = logging.getLogger(__name__)
 
-PROBED_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 33, 48, 64)
+PROBED_ROWS = (1, *TRIED_ROWS)
 
 ROUNDING = 1e-4
 """By how much products in float32 may differ, of their own size; sums of thousands of numbers differ by 1e-6."""
@@ -97,4 +98,5 @@ def _seconds(product: Callable[[torch.Tensor, Any], torch.Tensor], rows: torch.T
 
 
 def _rows(count: int, weight: torch.Tensor) -> torch.Tensor:
-    return torch.randn(count, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    numbers = torch.Generator().manual_seed(0)
+    return torch.randn(count, weight.shape[1], generator=numbers, device="cpu").to(weight.dtype)

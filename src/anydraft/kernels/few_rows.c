@@ -7,20 +7,12 @@
  * Sums are made as oneDNN makes them: `chunk` inputs by pairs into a number that begins at zero, and those numbers one
  * after the other. So a product is the same bit by bit, where the chunk is oneDNN's (kernels/streamed.py finds it).
  */
-#include <cpuid.h>
 #include <immintrin.h>
 #include <stdint.h>
 
 #define WIDTH 32 /* outputs of a block: two vectors */
 #define TILE 12  /* rows at once: 24 sums, of 32 registers */
 #define PANEL 48 /* rows whose sums are kept while a block is read */
-
-/* Bits of cpuid and xgetbv. */
-#define OSXSAVE (1u << 27)
-#define VECTORS 0xe6u                                /* the system keeps all of AVX-512's registers */
-#define AVX512 (1u << 16 | 1u << 30 | 1u << 31)      /* F, BW, VL */
-#define AVX512_BF16 (1u << 5)
-#define AMX_BF16 (1u << 22)
 
 typedef int __attribute__((may_alias, aligned(2))) pair; /* two numbers that follow each other */
 
@@ -110,21 +102,10 @@ static void share(void *argument)
     for (long b = blocks * me / all; b < blocks * (me + 1) / all; b++) block(p, b);
 }
 
-/* Whether this processor and its system have what is used here, and not AMX, with which oneDNN is fast by itself. */
-int supported(void)
-{
-    unsigned a, b, c, d, state, rest;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return 0;
-    __asm__("xgetbv" : "=a"(state), "=d"(rest) : "c"(0));
-    if ((state & VECTORS) != VECTORS) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & AVX512) != AVX512 || d & AMX_BF16) return 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & AVX512_BF16;
-}
-
 /* The three last arguments are GOMP_parallel, omp_get_thread_num and omp_get_num_threads of torch's own OpenMP. */
 void multiply(const void *weight, const void *rows, const void *bias, void *out, long count, long stride, long in,
-              long outs, long chunk, unsigned threads, void *fork, void *thread, void *all)
+              long outs, long chunk, unsigned threads, void *parallel, void *thread, void *all)
 {
     product p = {weight, rows, bias, out, count, stride, in, outs, chunk, (int (*)(void))thread, (int (*)(void))all};
-    ((fork_join)fork)(share, &p, threads, 0);
+    ((fork_join)parallel)(share, &p, threads, 0);
 }

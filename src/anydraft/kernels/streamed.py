@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import platform
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,12 +19,15 @@ import torch
 from torch.nn import functional as F
 
 from anydraft.kernels.build import CannotBuild, built
-from anydraft.kernels.openmp import of_torch
+from anydraft.kernels.openmp import OpenMP, of_torch
 from anydraft.onednn import LaidOut
 
 logger = logging.getLogger(__name__)
 
 FLAGS = ("-O3", "-shared", "-fPIC", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16")
+
+NEEDED, BETTER_WITHOUT = {"avx512f", "avx512bw", "avx512vl", "avx512_bf16"}, {"amx_bf16"}
+"""Of a processor, in the words of Linux. With AMX oneDNN is fast by itself."""
 
 WIDTH = 32
 """Outputs of a block, as in the kernel."""
@@ -34,22 +35,20 @@ WIDTH = 32
 CHUNKS = (1024, 512, 256, 2048, 4096)
 """Inputs that oneDNN may sum up at once, beside all of them; likelier ones first."""
 
-TRIED_ROWS = (2, 3, 4, 6, 8, 12, 16, 32, 64)
+TRIED_ROWS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 33, 48, 64)
 
 TRIED_OUTPUTS, DIFFERENT = 16384, 256
 """Outputs that a shape is tried with at most, and so many of them different."""
 
 ALIASED, ROOM = 2048, 6
-"""Rows whose length is a multiple of this lie on the same lines of the first cache, where few have room."""
+"""Rows that start a multiple of this apart lie on the same lines of the first cache, where few have room."""
 
 
 class Kernel(NamedTuple):
-    """The product, and the numbers of torch's OpenMP that it takes."""
+    """The product, and the functions of torch's OpenMP that it takes."""
 
     multiply: Callable[..., None]
-    parallel: int
-    thread: int
-    threads: int
+    openmp: OpenMP
 
 
 class Streamed(LaidOut):
@@ -60,80 +59,107 @@ class Streamed(LaidOut):
         alone, among: inputs that are summed up at once, in products of one row and of more.
     """
 
-    __slots__ = ("_alone", "_among", "_arguments", "_multiply", "_shape")
+    __slots__ = ("_alone", "_among", "_kernel", "_shape")
 
-    def __init__(self, weight: torch.Tensor, kernel: Kernel, *, alone: int, among: int) -> None:
+    def __init__(self, weight: torch.Tensor, kernel: Kernel, *, alone: int = 0, among: int = 0) -> None:
         outs, length = weight.shape
-        blocks = -(-outs // WIDTH)
+        whole = outs // WIDTH * WIDTH
         with torch.inference_mode(False), torch.no_grad():
-            whole = weight.detach()
-            if outs % WIDTH:
-                whole = torch.cat([whole, whole.new_zeros(blocks * WIDTH - outs, length)])
+            pairs = weight.detach().reshape(outs, length // 2, 2)
+            laid = pairs.new_zeros(-(-outs // WIDTH), length // 2, WIDTH, 2)
             # (block, output, pair, 2) -> (block, pair, output, 2)
-            super().__init__(whole.view(blocks, WIDTH, length // 2, 2).transpose(1, 2).contiguous())
+            laid[: outs // WIDTH] = pairs[:whole].view(outs // WIDTH, WIDTH, length // 2, 2).transpose(1, 2)
+            if whole < outs:
+                laid[-1, :, : outs - whole] = pairs[whole:].transpose(0, 1)
+        super().__init__(laid)
         self._shape = outs, length
-        self._alone, self._among = alone, among
-        self._multiply = kernel.multiply
-        self._arguments = kernel.parallel, kernel.thread, kernel.threads
+        self._alone, self._among = alone or length, among or length
+        self._kernel = kernel
 
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """(..., in) in bfloat16 to (..., out)."""
         if bias is not None and rows.ndim > 2 and not rows.is_contiguous():
             return self(rows) + bias  # as torch does, rounding twice
         outs, length = self._shape
+        if rows.shape[-1] != length or rows.dtype != torch.bfloat16 or not rows.is_cpu:
+            raise RuntimeError(
+                f"a weight of {outs} x {length} in bfloat16 on the CPU cannot be multiplied with "
+                f"{tuple(rows.shape)} in {rows.dtype} on {rows.device}"
+            )
         flat = rows.reshape(-1, length)
         count = flat.shape[0]
         if flat.stride(1) != 1:
             flat = flat.contiguous()
-        if count > ROOM and length % ALIASED == 0:
+        if count > ROOM and flat.stride(0) % ALIASED == 0:
             flat = torch.constant_pad_nd(flat, (0, WIDTH))
-        product = torch.empty((*rows.shape[:-1], outs), dtype=torch.bfloat16)
+        product = rows.new_empty(*rows.shape[:-1], outs)
+        added = 0
         if bias is not None:
+            if bias.shape != (outs,) or bias.dtype != torch.bfloat16 or not bias.is_cpu:
+                raise RuntimeError(
+                    f"a product of {outs} outputs in bfloat16 has no bias of {tuple(bias.shape)} in {bias.dtype}"
+                )
             bias = bias.contiguous()
-        self._multiply(
-            self.tensor.data_ptr(), flat.data_ptr(), 0 if bias is None else bias.data_ptr(), product.data_ptr(), count,
-            flat.stride(0), length, outs, self._alone if count == 1 else self._among, torch.get_num_threads(),
-            *self._arguments,
+            added = bias.data_ptr()
+        self._kernel.multiply(
+            self.tensor.data_ptr(), flat.data_ptr(), added, product.data_ptr(), count, flat.stride(0), length, outs,
+            self._alone if count == 1 else self._among, torch.get_num_threads(), *self._kernel.openmp,
         )  # fmt: skip
         return product
+
+    def sums_up(self, chunk: int) -> None:
+        """Sum up so many inputs at once from now on."""
+        self._alone = self._among = chunk
 
     def dense(self) -> torch.Tensor:
         """The weight as it was, in new memory."""
         outs, length = self._shape
         with torch.inference_mode(False), torch.no_grad():
-            return self.tensor.transpose(1, 2).reshape(-1, length)[:outs].clone()
+            return self.tensor.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(-1, length)[:outs]
 
 
 def streamed(weight: torch.Tensor) -> Streamed | None:
-    """A weight (out, in) in the kernel's layout; None where it fills no block, or products would not be torch's."""
+    """A weight (out, in) in the kernel's layout; None where it has too few blocks, or products would not be torch's."""
     outs, length = weight.shape
-    if weight.dtype != torch.bfloat16 or length % 2 or outs < WIDTH:
+    threads = torch.get_num_threads()
+    if weight.dtype != torch.bfloat16 or length % 2 or outs < WIDTH * threads:
         return None
     kernel = few_rows()
     if kernel is None:
         return None
-    chunks = _chunks(outs, length, torch.get_num_threads())
-    return None if chunks is None else Streamed(weight, kernel, alone=chunks[0], among=chunks[1])
+    try:
+        chunks = _chunks(min(outs, TRIED_OUTPUTS), length, threads)
+        return None if chunks is None else Streamed(weight, kernel, alone=chunks[0], among=chunks[1])
+    except RuntimeError as failure:
+        logger.info("a weight of %d x %d is left to oneDNN: %s", outs, length, failure)
+        return None
 
 
 @cache
 def few_rows() -> Kernel | None:
     """The kernel, built where it was not yet; None where it cannot be had or is not needed."""
-    reason = None
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        reason = "it is for Linux on x86-64"
+    flags = _processor()
+    if not flags >= NEEDED or flags & BETTER_WITHOUT:
+        reason = "they need no other, or this is no Linux on x86-64 with AVX-512 BF16"
     elif (openmp := of_torch()) is None:
         reason = "torch's OpenMP was not found"
     else:
         try:
-            library = built(Path(__file__).with_name("few_rows.c"), FLAGS)
-            if library.supported():
-                return Kernel(_declared(library), *openmp)
-            reason = "this CPU has no AVX-512 BF16, or has AMX"
+            library = built(Path(__file__).with_name("few_rows.c"), FLAGS, " ".join(sorted(flags)))
+            return Kernel(_declared(library), openmp)
         except CannotBuild as failure:
             reason = str(failure)
     logger.info("products of a few rows are oneDNN's: %s", reason)
     return None
+
+
+def _processor() -> set[str]:
+    """What the processor has, in the words of Linux on x86-64; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
 
 
 def _declared(library: ctypes.CDLL) -> Callable[..., None]:
@@ -155,17 +181,19 @@ def _chunks(outs: int, length: int, threads: int) -> tuple[int, int] | None:
     if kernel is None:
         return None
     numbers = torch.Generator().manual_seed(0)
-    outs = min(outs, TRIED_OUTPUTS)
-    different = torch.randn(min(outs, DIFFERENT), length, generator=numbers).bfloat16()
+    different, row = (
+        torch.randn(count, length, generator=numbers, device="cpu").bfloat16() for count in (min(outs, DIFFERENT), 1)
+    )
     weight = different.repeat(-(-outs // DIFFERENT), 1)[:outs]
-    row = torch.randn(1, length, generator=numbers).bfloat16()
     opposite = -F.linear(row, weight)[0]  # taken away, it leaves the digits that had been rounded away
+    mine = Streamed(weight, kernel)
     found = []
     for counts in ((1,), TRIED_ROWS):
-        products = {count: F.linear(row.expand(count, -1).contiguous(), weight, opposite) for count in counts}
+        copies = [row.expand(count, -1).contiguous() for count in counts]
+        products = [F.linear(rows, weight, opposite) for rows in copies]
         for chunk in (length, *(chunk for chunk in CHUNKS if chunk < length)):
-            mine = Streamed(weight, kernel, alone=chunk, among=chunk)
-            if all(torch.equal(mine(row.expand(n, -1).contiguous(), opposite), products[n]) for n in counts):
+            mine.sums_up(chunk)
+            if all(torch.equal(mine(rows, opposite), product) for rows, product in zip(copies, products, strict=True)):
                 found.append(chunk)
                 break
     logger.debug("%d x %d on %d threads: torch sums up %s inputs at once", outs, length, threads, found)
