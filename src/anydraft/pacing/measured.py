@@ -176,8 +176,8 @@ class Measured:
         if step is None or not step.asked:
             course.idled += 1
             known.now += 1
-            if step is None and course.wait % 4:
-                return  # of many plain passes every fourth tells enough
+            if step is None and course.wait % 8:
+                return  # of many plain passes every eighth tells enough
         # A plain pass after a draft finds the machine's caches full of other things.
         if plainly and self._plainly:
             known.times.observe(len(outcome.rows), 1, outcome.seconds_pass)

@@ -26,7 +26,7 @@ BEATEN = 192
 """Tokens for which a drafter that is due waits where free drafters have something better than it can be hoped to have.
 In their gaps it does not wait; but some texts have none."""
 
-LONGEST_WAIT = 16
+LONGEST_WAIT = 32
 """Most steps that go by without a question once it was decided that no costly drafter pays and none is due."""
 
 
