@@ -34,7 +34,11 @@ class LaidOut:
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """(..., in) in the same precision to (..., out)."""
         if self.dtype == torch.bfloat16 and bias is not None and rows.ndim > 2 and not rows.is_contiguous():
-            return self(rows) + bias  # as torch does, rounding twice
+            return self.product(rows, None) + bias  # as torch does, rounding twice
+        return self.product(rows, bias)
+
+    def product(self, rows: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The same, rounding once."""
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.tensor, bias, "none", [], "")
         return product
 

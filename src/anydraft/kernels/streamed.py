@@ -76,10 +76,8 @@ class Streamed(LaidOut):
         self._alone, self._among = alone or length, among or length
         self._kernel = kernel
 
-    def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def product(self, rows: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """(..., in) in bfloat16 to (..., out)."""
-        if bias is not None and rows.ndim > 2 and not rows.is_contiguous():
-            return self(rows) + bias  # as torch does, rounding twice
         outs, length = self._shape
         if rows.shape[-1] != length or rows.dtype != torch.bfloat16 or not rows.is_cpu:
             raise RuntimeError(
